@@ -1,0 +1,95 @@
+"""What an attempt left behind, as plain data. `collect` fills it, `verdict` and `anomalies` read it; nothing here does I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+class Role(StrEnum):
+    ROOT = "root"
+    """Can be the cause of an end."""
+    CASCADE = "cascade"
+    """Follows from another failure (NCCL aborts, Ray actor deaths); never a cause while a root stands before it."""
+    CONFIRMATION = "confirmation"
+    """Says how the job ended, never why."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One pattern found in the console log."""
+
+    code: str
+    """Name in patterns.yaml, e.g. cuda_oom."""
+    role: Role
+    verdict: str | None
+    """The verdict that a root of this kind leads to."""
+    line: int
+    """1-based line in the log."""
+    text: str
+    """The line without colour codes, shortened."""
+
+
+@dataclass(frozen=True)
+class NpzFacts:
+    """One NPZ file of influence scores, statistics in float64 over valid positions."""
+
+    file: str
+    """Relative to the attempt folder."""
+    step: int | None
+    error: str | None = None
+    """Why it could not be read; the statistics are then meaningless."""
+    responses: int = 0
+    valid: int = 0
+    """Positions that should hold a score: mask True and the response's group has a contrast."""
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    nan_in_valid: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the verdict may look at. Sizes in bytes, times in seconds since the epoch."""
+
+    ended: bool
+    """Nothing of this attempt runs any more, by outcome.json or by the backend's word."""
+    expected_steps: int | None = None
+    steps: tuple[int, ...] = ()
+    """Distinct training steps seen in metrics.jsonl or, without it, in the log; ascending."""
+    expected_npz: int | None = None
+    npz: tuple[NpzFacts, ...] = ()
+    exit_code: int | None = None
+    signal: int | None = None
+    outcome_seen: bool = False
+    phase: str | None = None
+    stop_reason: str | None = None
+    start_error: str | None = None
+    cancel_requested: bool = False
+    """We asked for the end."""
+    scheduler_reason: str | None = None
+    """The scheduler's own word: NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, CANCELLED, ..."""
+    gone: bool = False
+    """The backend knows no such job any more and saw no end."""
+    oom_kills: int | None = None
+    signatures: tuple[Signature, ...] = ()
+    log_lines: int = 0
+    log_truncated: bool = False
+    """The log's last line has no end, or it breaks off without any closing words of the job."""
+    metrics: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """step -> name -> value."""
+    card_bytes: int | None = None
+    """Physical memory of one card."""
+    gpu_peak_bytes: int | None = None
+    """NVML's peak of used memory, the largest of all GPUs."""
+    host_peak_bytes: int | None = None
+    host_limit_bytes: int | None = None
+    restarted: bool = False
+    """The log shows steps beginning again after the last one had been reached."""
+    started_at: float | None = None
+    ended_at: float | None = None
