@@ -13,6 +13,7 @@ OrchestratorError               exit code 2 unless a subclass says otherwise; pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 EXIT_SUCCEEDED = 0
@@ -54,6 +55,16 @@ class SpecError(OrchestratorError):
         text += f"{key}: " if key else ""
         text += message
         super().__init__(text + (f" ({hint})" if hint else ""))
+
+    @classmethod
+    def of_all(cls, problems: Sequence[SpecError]) -> SpecError:
+        """One error that says them all; its place is the first one's."""
+        if len(problems) == 1:
+            return problems[0]
+        joined = cls("\n".join([f"{len(problems)} mistakes:", *(f"  {problem}" for problem in problems)]))
+        first = problems[0]
+        joined.file, joined.line, joined.key, joined.hint = first.file, first.line, first.key, first.hint
+        return joined
 
 
 class ComposeError(OrchestratorError):

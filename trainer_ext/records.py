@@ -45,6 +45,8 @@ ENV_ATTEMPT_DIR = "ORCHESTRATOR_ATTEMPT_DIR"
 """Set by the wrapper for its child: where the trainer writes `influence/` and `metrics.jsonl`."""
 ENV_ATTEMPT_TOKEN = "ORCHESTRATOR_ATTEMPT_TOKEN"
 """Set by the wrapper and by every backend: finds a job again by its environment."""
+ENV_POOL = "ORCHESTRATOR_POOL"
+"""Set by the wrapper for its child where the attempt has a pool: the pool's name."""
 
 NPZ_KEYS = ("scores", "mask", "response_ids", "lengths", "accepted", "advantage", "uid", "meta")
 """scores float32 [R, L] (NaN exactly where mask is False), mask bool [R, L], response_ids int32 [R, L], lengths int64 [R],
@@ -185,15 +187,19 @@ class Outcome(_Record):
     schema: int = SCHEMA_VERSION
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed over it."""
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a whole file or nothing: a temporary file beside it, flushed to disk, then renamed over it.
+
+    `durable=False` leaves the flush to the kernel, for files that are rewritten all the time.
+    """
     data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -1,0 +1,5 @@
+"""The durable state: sweeps, points, attempts and every change of state, in SQLite (or another database by URL)."""
+
+from orchestrator.store.db import Store
+
+__all__ = ["Store"]

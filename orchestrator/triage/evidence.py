@@ -9,6 +9,9 @@ from enum import StrEnum
 MIB = 1024**2
 GIB = 1024**3
 
+PLAIN_EXCEPTION = "python_exception"
+"""Code of the signature of a Python traceback that no pattern names."""
+
 
 class Role(StrEnum):
     ROOT = "root"
@@ -32,6 +35,12 @@ class Signature:
     """1-based line in the log."""
     text: str
     """The line without colour codes, shortened."""
+    where: str | None = None
+    """Innermost frame of a Python traceback: `trainer.py:120 in fit`."""
+    steps_after: int = 0
+    """Training steps that the same log shows after this line: what the job outlived did not end it."""
+    file: str = "console.log"
+    """The log it was found in, relative to the attempt folder."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+"""Influence of every response token on a contrast of accepted and rejected responses. Pure torch: no trainer, no
+cluster.
+
+    with LinearCapture(model, config) as capture:
+        for micro_batch in ...:
+            capture.select(positions, response)     # which tokens of the coming pass
+            loss(model(...)).backward()
+        modules = capture.pop()                     # {module name: ModuleFactors}
+    result = score_batch(modules, responses, config)
+    result.scores                                   # [T], NaN where a group has no contrast
+
+`scoring.py` holds the definition of a score.
+"""
+
+from trainer_ext.influence.capture import LinearCapture, leading_tokens, target_modules
+from trainer_ext.influence.config import InfluenceConfig
+from trainer_ext.influence.factors import ModuleFactors, Responses
+from trainer_ext.influence.projection import projection_dims
+from trainer_ext.influence.scoring import BatchResult, ModuleResult, score_batch, score_module
+from trainer_ext.influence.timing import PHASES, PhaseTimer
+
+__all__ = [
+    "PHASES",
+    "BatchResult",
+    "InfluenceConfig",
+    "LinearCapture",
+    "ModuleFactors",
+    "ModuleResult",
+    "PhaseTimer",
+    "Responses",
+    "leading_tokens",
+    "projection_dims",
+    "score_batch",
+    "score_module",
+    "target_modules",
+]

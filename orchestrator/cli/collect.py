@@ -1,0 +1,94 @@
+"""`collect PATH...`: judge runs that someone else started, by the same rules as our own.
+
+A path is a folder with a log and NPZ files, and where they were saved the output of `runai describe job` (describe.txt)
+or of sacct (sacct.txt). An attempt folder of ours is one too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cli.arguments import add_json, print_json
+from orchestrator.collect.foreign import collect_folder
+from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, UsageError
+from orchestrator.model import Verdict
+from orchestrator.triage.anomalies import find_anomalies
+from orchestrator.triage.evidence import Evidence
+from orchestrator.triage.verdict import judge
+
+CARDS_MIB = {"a100-40": 40_960, "a100": 81_920, "h100": 81_559, "h200": 143_771}
+"""Physical memory of the cards that people name, as the driver states it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a run's folder")
+    parser.add_argument("--pool", metavar="NAME", help=f"the card, where the log does not name it: {', '.join(CARDS_MIB)}")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.pool and args.pool not in CARDS_MIB:
+        raise UsageError(f"--pool {args.pool}: known cards are {', '.join(CARDS_MIB)}")
+    for path in args.paths:
+        if not path.is_dir():
+            raise UsageError(f"{path} is not a folder")
+    found = [judged(path, CARDS_MIB.get(args.pool or "")) for path in args.paths]
+    if args.json:
+        print_json(found)
+    else:
+        for run_ in found:
+            _print(run_)
+    return EXIT_SUCCEEDED if all(run_["verdict"] == Verdict.COMPLETED for run_ in found) else EXIT_SOME_FAILED
+
+
+def judged(path: Path, card_mib: int | None) -> dict[str, Any]:
+    """One run in the documented form of `collect --json`; figures that are not finite are null."""
+    evidence = collect_folder(path, card_mib=card_mib)
+    judgement = judge(evidence)
+    anomalies = find_anomalies(evidence, judgement.verdict, [])
+    return {
+        "path": str(path),
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason,
+        "evidence": list(judgement.evidence),
+        "anomalies": [anomaly.code for anomaly in anomalies],
+        "messages": [anomaly.message for anomaly in anomalies],
+        "steps": list(evidence.steps),
+        "metrics": {
+            step: {name: _finite(value) for name, value in values.items()} for step, values in evidence.metrics.items()
+        },
+        "npz": _npz(evidence),
+    }
+
+
+def _npz(evidence: Evidence) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": file.file,
+            "valid": file.valid,
+            "mean": _finite(file.mean),
+            "std": _finite(file.std),
+            "min": _finite(file.min),
+            "max": _finite(file.max),
+            "nan_in_valid": file.nan_in_valid,
+            "error": file.error,
+        }
+        for file in evidence.npz
+    ]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _print(run_: dict[str, Any]) -> None:
+    steps = ", ".join(map(str, run_["steps"])) or "none"
+    print(f"{run_['path']}: {run_['verdict']} — {run_['reason']}")
+    print(f"  steps {steps}; {len(run_['npz'])} NPZ files")
+    for fact in run_["evidence"]:
+        print(f"  {fact}")
+    for code, message in zip(run_["anomalies"], run_["messages"], strict=True):
+        print(f"  ! {code}: {message}")

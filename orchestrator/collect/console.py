@@ -1,0 +1,226 @@
+"""Reads a job's console log in one pass: metric lines, failure signatures, and whether it breaks off.
+
+Logs reach gigabytes and nearly every line says nothing. The log is therefore read in blocks, and only lines that contain
+one of a few literal byte strings are looked at; searching those costs less than splitting the block into lines would.
+Everything depends on the bytes alone, never on where a block ends, so a log that still grows can be fed as it comes.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections import deque
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from orchestrator.collect.step_lines import StepStore, parse_steps
+from orchestrator.collect.total_steps import TotalSteps
+from orchestrator.collect.tracebacks import HEADER, Traceback, TracebackFollower
+from orchestrator.model import Verdict
+from orchestrator.triage import patterns
+from orchestrator.triage.evidence import PLAIN_EXCEPTION, Role, Signature
+
+BLOCK = 1 << 20
+MAX_LINE = 1 << 20
+"""Of a longer line the rest is not looked at."""
+MAX_SIGNATURE_LINE = 1 << 14
+"""Failure signatures are searched in so much of a line."""
+MAX_TEXT = 600
+"""Characters of a line that are kept as evidence."""
+KEEP = 16
+"""Signatures of one code that are kept from the beginning of the log, and as many from its end."""
+
+_COLOUR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
+_STEP = b"step:"
+_HEADER = HEADER.encode()
+
+
+@dataclass(frozen=True)
+class ConsoleFacts:
+    steps: dict[int, dict[str, float]]
+    """step -> metric -> value, ascending. Step 0 is verl's validation before training."""
+    signatures: tuple[Signature, ...]
+    """By line."""
+    lines: int
+    bytes: int
+    truncated: bool
+    """The last line has no end."""
+    restarted: bool
+    """Steps began again after the highest one had been reached."""
+    total_steps: int | None
+    """How many steps the job said it would train."""
+
+
+def parse_console(source: Path | BinaryIO, *, name: str = "console.log", block: int = BLOCK) -> ConsoleFacts:
+    """Read a whole log. `name` is how the signatures call it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    parser = ConsoleParser(name)
+    if isinstance(source, Path):
+        with source.open("rb", buffering=0) as file:
+            _feed_all(parser, file, block)
+    else:
+        _feed_all(parser, source, block)
+    return parser.finish()
+
+
+def _feed_all(parser: ConsoleParser, file: BinaryIO, block: int) -> None:
+    while data := file.read(block):
+        parser.feed(data)
+
+
+class ConsoleParser:
+    """Takes the log in pieces of any size.
+
+    Memory: the metrics of every step, a bounded number of signatures, and one block.
+    """
+
+    def __init__(self, name: str = "console.log", book: patterns.PatternBook | None = None) -> None:
+        self._book = book or patterns.builtin()
+        self._signatures = _SignatureStore(name)
+        self._steps = StepStore()
+        self._total = TotalSteps()
+        self._tracebacks = TracebackFollower()
+        self._literals = (_STEP, _HEADER, *self._book.prefilter, *self._book.harmless_before_traceback)
+        self._harmless_at = -1
+        self._line = 1
+        self._bytes = 0
+        self._tail = b""
+        self._skipping = False
+        """The tail's line is longer than MAX_LINE; what comes until its end is dropped."""
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += len(data)
+        cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if cut:
+            self._whole_lines(self._tail + data[:cut])
+            self._tail, self._skipping = data[cut:], False
+        elif not self._skipping:
+            self._tail += data
+        if len(self._tail) > MAX_LINE:
+            self._tail, self._skipping = self._tail[:MAX_LINE], True
+
+    def finish(self) -> ConsoleFacts:
+        """The facts; the parser must not be fed afterwards."""
+        truncated = bool(self._tail)
+        if truncated:
+            self._look(self._tail, unterminated=True)
+        self._add_exceptions(self._tracebacks.close())
+        return ConsoleFacts(
+            steps=self._steps.metrics(),
+            signatures=self._signatures.all(self._steps.lines()),
+            lines=self._line - 1 + truncated,
+            bytes=self._bytes,
+            truncated=truncated,
+            restarted=self._steps.restarted,
+            total_steps=self._total.value,
+        )
+
+    def _whole_lines(self, data: bytes) -> None:
+        """Look at the lines of a piece that ends with a line end."""
+        at = 0
+        for start in self._candidates(data):
+            at = self._follow_tracebacks(data, at, until=start)
+            self._line += data.count(b"\n", at, start)
+            at = self._one_line(data, start)
+        at = self._follow_tracebacks(data, at, until=len(data))
+        self._line += data.count(b"\n", at)
+
+    def _candidates(self, data: bytes) -> list[int]:
+        """Where the lines begin that contain any of the literals, ascending."""
+        starts = set()
+        for literal in (*self._literals, *self._total.literals):
+            at = data.find(literal)
+            while at >= 0:
+                starts.add(data.rfind(b"\n", 0, at) + 1)
+                end = data.find(b"\n", at)
+                at = data.find(literal, end) if end >= 0 else -1
+        return sorted(starts)
+
+    def _follow_tracebacks(self, data: bytes, at: int, until: int) -> int:
+        """While a traceback is open every line counts. Returns where the first line begins that was not looked at."""
+        while at < until and self._tracebacks.is_open:
+            at = self._one_line(data, at)
+        return at
+
+    def _one_line(self, data: bytes, start: int) -> int:
+        """Look at the line that begins at `start`; returns where the next one begins."""
+        end = data.find(b"\n", start)
+        if end < 0:  # the piece ends with a carriage return: its line goes on
+            self._look(data[start:])
+            return len(data)
+        self._look(data[start:end])
+        self._line += 1
+        return end + 1
+
+    def _look(self, line: bytes, *, unterminated: bool = False) -> None:
+        pieces = line.split(b"\r")  # progress bars overwrite themselves
+        for piece in pieces:
+            self._look_at_piece(piece[:MAX_LINE], unterminated=unterminated and piece is pieces[-1])
+
+    def _look_at_piece(self, raw: bytes, *, unterminated: bool) -> None:
+        if not raw:
+            return
+        plain = _COLOUR.sub(b"", raw) if b"\x1b" in raw else raw
+        if _STEP in plain:
+            self._steps.add(self._line, parse_steps(plain.decode("utf-8", "replace")), unterminated=unterminated)
+        text = plain[:MAX_SIGNATURE_LINE].decode("utf-8", "replace")
+        self._total.look(text)
+        self._look_for_signatures(plain, text)
+
+    def _look_for_signatures(self, plain: bytes, text: str) -> None:
+        if HEADER in text:
+            if self._line != self._harmless_at + 1:
+                self._add_exceptions(self._tracebacks.begin(self._line, text))
+            return
+        if any(phrase in plain for phrase in self._book.harmless_before_traceback):
+            self._harmless_at = self._line
+        ended = self._tracebacks.feed(self._line, text)
+        self._add_exceptions(ended)
+        if any(traceback.complete for traceback in ended):
+            return
+        pattern = self._book.classify(text)
+        if pattern is not None:
+            self._signatures.add(pattern.code, pattern.role, pattern.verdict, self._line, text)
+
+    def _add_exceptions(self, ended: list[Traceback]) -> None:
+        for traceback in ended:
+            pattern = self._book.classify(traceback.text)
+            where = (traceback.line, traceback.text, traceback.where)
+            if pattern is None:
+                self._signatures.add(PLAIN_EXCEPTION, Role.ROOT, Verdict.CODE_ERROR, *where)
+            elif traceback.complete:  # what an incomplete one ends with was seen as a line of its own
+                self._signatures.add(pattern.code, pattern.role, pattern.verdict, *where)
+
+
+class _SignatureStore:
+    """The first and the last signatures of each code: a log may repeat one a million times."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._first: dict[str, list[Signature]] = {}
+        self._last: dict[str, deque[Signature]] = {}
+
+    def add(
+        self, code: str, role: Role, verdict: Verdict | None, line: int, text: str, where: str | None = None
+    ) -> None:
+        readable = "".join(char if char.isprintable() else " " for char in text[:MAX_TEXT]).strip()
+        signature = Signature(code, role, verdict, line, readable, where, file=self._file)
+        first = self._first.setdefault(code, [])
+        if len(first) < KEEP:
+            first.append(signature)
+        else:
+            self._last.setdefault(code, deque(maxlen=KEEP)).append(signature)
+
+    def all(self, step_lines: list[int]) -> tuple[Signature, ...]:
+        """By line; `step_lines`, ascending, are the lines on which training steps were first seen."""
+        kept = [*itertools.chain.from_iterable(self._first.values()), *itertools.chain.from_iterable(self._last.values())]
+        kept.sort(key=lambda signature: signature.line)
+        return tuple(
+            replace(signature, steps_after=len(step_lines) - bisect.bisect_right(step_lines, signature.line))
+            for signature in kept
+        )

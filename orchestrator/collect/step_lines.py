@@ -1,0 +1,133 @@
+"""verl's metric lines, `step:1 - actor/loss:0.07 - num_turns/min:np.int32(2) - ...`, wherever they stand in a line.
+
+Other processes write into the same console, so a metric line may begin in the middle of a line, end in someone else's
+words, or be followed by the next one without a line break. Keys contain no blanks; that is what tells a metric from prose.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+
+# `training/global_step:1 - training/epoch:0` is a metric called global_step, not the beginning of a line
+_START = re.compile(r"(?<![_/.\-])step:(\d{1,12}) - ")
+_NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf|True|False)"
+_WRAPPED = re.compile(rf"np\.\w+\(({_NUMBER})\)|np\.(True|False)_|({_NUMBER})")
+_PAIR = re.compile(rf"([^\s:]\S*?):(np\.\w+\({_NUMBER}\)|np\.(?:True|False)_|{_NUMBER})(?![\w.])")
+_SEPARATOR = " - "
+_VALIDATION = ("val-", "val/")
+
+
+def parse_steps(text: str) -> list[tuple[int, dict[str, float]]]:
+    """(step, metrics) of every metric line in a piece of console text without colour codes; [] for any other text.
+
+    Values that are not numbers are left out. True and False count as 1 and 0.
+    """
+    starts = list(_START.finditer(text))
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    found = ((int(start[1]), parse_metrics(text[start.end() : end])) for start, end in zip(starts, ends, strict=True))
+    return [(step, metrics) for step, metrics in found if metrics]
+
+
+def parse_metrics(text: str) -> dict[str, float]:
+    """`key:value - key:value ...` as a mapping; what does not look like a metric is left out."""
+    metrics: dict[str, float] = {}
+    for token in text.split(_SEPARATOR):
+        pair = _plain_pair(token) or _pair_before_noise(token)
+        if pair is not None:
+            metrics[sys.intern(pair[0])] = pair[1]
+    return metrics
+
+
+def _plain_pair(token: str) -> tuple[str, float] | None:
+    """The common case, fast: the token is a key and a number and nothing else."""
+    key, _, value = token.rpartition(":")
+    if not key or " " in token:
+        return None
+    try:
+        return key, float(value)
+    except ValueError:
+        wrapped = _WRAPPED.fullmatch(value)
+        return (key, _number(wrapped)) if wrapped else None
+
+
+def _pair_before_noise(token: str) -> tuple[str, float] | None:
+    """A key and a number with something else behind them."""
+    pair = _PAIR.match(token)
+    value = _WRAPPED.fullmatch(pair[2]) if pair else None
+    return (pair[1], _number(value)) if pair and value else None
+
+
+def _number(match: re.Match[str]) -> float:
+    text = match[1] or match[2] or match[3]
+    return {"True": 1.0, "False": 0.0}[text] if text in ("True", "False") else float(text)
+
+
+class StepStore:
+    """The steps of one log as they come, in order or not.
+
+    verl may log a step twice (training, then validation): the metrics are united, the later value wins.
+    """
+
+    def __init__(self) -> None:
+        self.restarted = False
+        """Steps began again after the highest one so far."""
+        self._metrics: dict[int, dict[str, float]] = {}
+        self._first_seen: dict[int, int] = {}
+        self._highest = 0
+        self._last_key: str | None = None
+
+    def add(self, line: int, found: Sequence[tuple[int, dict[str, float]]], *, unterminated: bool = False) -> None:
+        """Metric lines found on a line of the log. An unterminated one counts only as far as it is surely whole."""
+        for index, (step, metrics) in enumerate(found):
+            is_cut = unterminated and index == len(found) - 1
+            whole = self._whole_part(metrics) if is_cut else metrics
+            if whole:
+                self._add(line, step, whole)
+                self._last_key = next(reversed(metrics))
+
+    def metrics(self) -> dict[int, dict[str, float]]:
+        return dict(sorted(self._metrics.items()))
+
+    def lines(self) -> list[int]:
+        """Lines on which training steps were first seen, ascending."""
+        return sorted(self._first_seen[step] for step in training_steps(self._metrics))
+
+    def _whole_part(self, metrics: dict[str, float]) -> dict[str, float]:
+        """A line without an end was written completely if it reaches the metric that ended the line before it.
+
+        Its last number may still be cut, so that one is left out.
+        """
+        *whole, last = metrics
+        return {key: metrics[key] for key in whole} if last == self._last_key else {}
+
+    def _add(self, line: int, step: int, metrics: dict[str, float]) -> None:
+        known = self._metrics.get(step)
+        if step > self._highest:
+            self._highest, self.restarted = step, False
+        elif step > 0 and (known is None or _contradicts(known, metrics)):
+            self.restarted = True
+        self._metrics[step] = {**(known or {}), **metrics}
+        self._first_seen.setdefault(step, line)
+
+
+def training_steps(metrics: Mapping[int, Mapping[str, float]]) -> tuple[int, ...]:
+    """The steps that were trained, ascending: step 0 is validation before training, and validation alone is no step."""
+    return tuple(
+        sorted(
+            step
+            for step, values in metrics.items()
+            if step > 0 and any(not name.startswith(_VALIDATION) for name in values)
+        )
+    )
+
+
+def _contradicts(known: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
+    """Whether a step was logged again with other values. The same line printed twice is no contradiction."""
+    return any(
+        known[name] != value and not (math.isnan(known[name]) and math.isnan(value))
+        for name, value in metrics.items()
+        if name in known
+    )

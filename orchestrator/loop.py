@@ -1,0 +1,308 @@
+"""The shell around the pure parts: load the view, ask `plan` what to do, apply it, again and again until all is settled.
+
+Every action is guarded by the state that it was planned for, so it may be interrupted anywhere and planned again by the
+next process. Nothing here decides: `plan`, `triage` and `policy` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
+from orchestrator.clock import Clock
+from orchestrator.collect.attempt import collect_attempt
+from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
+from orchestrator.launch import Site, new_attempt, write_attempt
+from orchestrator.ledger import AttemptRow, PointRow
+from orchestrator.model import AttemptState, PointState, Pool, Resources
+from orchestrator.plan import (
+    Action,
+    Block,
+    Cancel,
+    Collect,
+    Judge,
+    Limits,
+    Log,
+    Poll,
+    Ready,
+    Recover,
+    Settle,
+    Start,
+    Submit,
+    View,
+    plan,
+)
+from orchestrator.policy import Act, Decision, RetryRules, Tried, decide
+from orchestrator.spec import SweepSpec
+from orchestrator.store import Store
+from orchestrator.triage import evidence_json
+from orchestrator.triage.anomalies import find_anomalies
+from orchestrator.triage.verdict import judge
+
+LOG_TRIES = 3
+"""A sink that fails this often for one point is left alone until the next run; its failure is a warning."""
+
+
+class PointLogger(Protocol):
+    """Where settled and running points go: MLflow, behind `orchestrator.sinks`."""
+
+    def log(self, point: PointRow, history: Sequence[AttemptRow]) -> None: ...
+
+
+@dataclass
+class Drive:
+    """One sweep being driven by this process; effects come in here."""
+
+    sweep: str
+    spec: SweepSpec
+    store: Store
+    backend: Backend
+    logger: PointLogger
+    clock: Clock
+    site: Site
+    limits: Limits
+    rules: RetryRules
+    pools: Mapping[str, Pool]
+    ladder: tuple[str, ...]
+    """Pools from small to large; the first attempt starts on the first."""
+    poll_s: float
+    warn: Callable[[str], None]
+    """Takes one sentence; the loop says each only once."""
+    _warned: set[str] = field(default_factory=set)
+    _steps: dict[str, int] = field(default_factory=dict)
+    _failed_logs: dict[str, int] = field(default_factory=dict)
+    _polled_at: float = float("-inf")
+
+    def view(self) -> View:
+        return View.of(self.store.points(self.sweep), self.store.attempts(self.sweep))
+
+    def run(self, observe: Callable[[View], None]) -> View:
+        """Drive until every point is settled and logged; `observe` sees each tick."""
+        while True:
+            view = self.view()
+            observe(view)
+            actions = [action for action in plan(view, self.limits, self.clock.now()) if not self._given_up(action)]
+            if view.finished and not actions:
+                return view
+            changes = [self.apply(action) for action in actions]
+            if not any(changes):
+                self.clock.sleep(self.poll_s)
+
+    def _given_up(self, action: Action) -> bool:
+        return isinstance(action, Log) and self._failed_logs.get(action.point.id, 0) >= LOG_TRIES
+
+    def apply(self, action: Action) -> bool:
+        """Carry one action out; True when it changed anything."""
+        match action:
+            case Ready(point):
+                return self.store.move_point(point, PointState.READY)
+            case Start(point, history):
+                return self._start(point, history)
+            case Submit(point, attempt):
+                return self._submit(point, attempt)
+            case Recover(attempt):
+                return self._recover(attempt)
+            case Poll(attempts):
+                return self._poll(attempts)
+            case Cancel(attempt):
+                return self._cancel(attempt)
+            case Collect(attempt):
+                return self._collect(attempt)
+            case Judge(history):
+                return self._judge(history)
+            case Settle(point, history):
+                return self._settle(point, history)
+            case Block(point, reason):
+                return self.store.move_point(point, PointState.BLOCKED, reason)
+            case Log(point, history):
+                return self._log(point, history)
+
+    # ---- starting --------------------------------------------------------------------------------------------------
+
+    def _start(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
+        """Persist the intent: the attempt's row with its name and token, before anything happens outside."""
+        pool = self.ladder[0] if self.ladder else None
+        memory = self.spec.resources.host_memory_bytes
+        if history:
+            decision = self._decision(history)
+            pool, memory = decision.pool, decision.host_memory_bytes
+        n = history[-1].n + 1 if history else 1
+        return self.store.start_attempt(point, new_attempt(point, n, pool, memory, self.clock.now()))
+
+    def _submit(self, point: PointRow, attempt: AttemptRow) -> bool:
+        config = self.store.config(self.sweep, attempt.point)
+        write_attempt(self.site, self.spec, point, config, attempt, self.pools.get(attempt.pool or ""))
+        submitting = self.store.move_attempt(attempt, AttemptState.SUBMITTING)
+        return submitting is not None and self._call_submit(submitting)
+
+    def _call_submit(self, attempt: AttemptRow) -> bool:
+        """`attempt` is in state submitting, and no job of its name exists."""
+        try:
+            handle = self.backend.submit(self._request(attempt))
+        except SubmitUncertain as error:
+            return self.store.move_attempt(attempt, AttemptState.UNCERTAIN, str(error)) is not None
+        except BackendError as error:
+            refused = f"refused by {self.backend.name}: {error}"
+            now = self.clock.now()
+            moved = self.store.move_attempt(
+                attempt, AttemptState.ENDED, refused, scheduler_reason=refused, started_at=now, ended_at=now
+            )
+            return moved is not None
+        return self.store.move_attempt(attempt, AttemptState.SUBMITTED, handle=handle) is not None
+
+    def _recover(self, attempt: AttemptRow) -> bool:
+        """We died, or the reply was lost, between the call and writing the handle: adopt what is found, else submit."""
+        try:
+            handle = self.backend.find(self._request(attempt))
+        except Unobservable as error:
+            self._warn(f"{attempt.job_name}: {error}")
+            return False
+        if handle is not None:
+            return self.store.move_attempt(attempt, AttemptState.SUBMITTED, "adopted", handle=handle) is not None
+        if attempt.state is AttemptState.UNCERTAIN:
+            again = self.store.move_attempt(attempt, AttemptState.SUBMITTING, "no such job: submitted again")
+            if again is None:
+                return True
+            attempt = again
+        return self._call_submit(attempt)
+
+    def _request(self, attempt: AttemptRow) -> JobRequest:
+        wanted = self.spec.resources
+        return JobRequest(
+            name=attempt.job_name,
+            token=attempt.token,
+            attempt_dir=self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir,
+            pool=self.pools.get(attempt.pool or ""),
+            resources=Resources(
+                gpus=wanted.gpus,
+                ladder=self.ladder,
+                time_s=wanted.time_s,
+                host_memory_bytes=attempt.host_memory_bytes,
+            ),
+        )
+
+    # ---- watching --------------------------------------------------------------------------------------------------
+
+    def _poll(self, attempts: Sequence[AttemptRow]) -> bool:
+        if self.clock.now() - self._polled_at < self.poll_s:
+            return False
+        self._polled_at = self.clock.now()
+        try:
+            statuses = self.backend.poll([self._ref(attempt) for attempt in attempts])
+        except Unobservable as error:
+            self._warn(f"cannot ask {self.backend.name}: {error}")
+            return False
+        changed = False
+        for attempt in attempts:
+            status = statuses.get(attempt.handle or "")
+            changed |= status is not None and self._observe(attempt, status)
+        return changed
+
+    def _observe(self, attempt: AttemptRow, status: JobStatus) -> bool:
+        now = self.clock.now()
+        match status.state, attempt.state:
+            case JobState.QUEUED, AttemptState.SUBMITTED | AttemptState.RUNNING:
+                moved = self.store.move_attempt(attempt, AttemptState.QUEUED, status.reason)
+            case JobState.RUNNING, AttemptState.SUBMITTED | AttemptState.QUEUED:
+                moved = self.store.move_attempt(attempt, AttemptState.RUNNING, started_at=attempt.started_at or now)
+            case JobState.ENDED | JobState.GONE, _:
+                moved = self.store.move_attempt(
+                    attempt,
+                    AttemptState.ENDED,
+                    status.reason,
+                    gone=status.state is JobState.GONE,
+                    scheduler_reason=status.reason,
+                    exit_code=status.exit_code,
+                    ended_at=now,
+                )
+            case _:
+                return False
+        return moved is not None
+
+    def _cancel(self, attempt: AttemptRow) -> bool:
+        try:
+            self.backend.cancel(self._ref(attempt))
+        except BackendError as error:
+            self._warn(f"cannot cancel {attempt.job_name}: {error}")
+        return False
+
+    def _ref(self, attempt: AttemptRow) -> JobRef:
+        folder = self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir
+        return JobRef(handle=attempt.handle or "", name=attempt.job_name, token=attempt.token, attempt_dir=folder)
+
+    # ---- ending ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, attempt: AttemptRow) -> bool:
+        evidence = collect_attempt(
+            self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir,
+            backend_ended=True,
+            gone=attempt.gone,
+            scheduler_reason=attempt.scheduler_reason,
+            cancel_requested=attempt.cancel_requested,
+        )
+        moved = self.store.move_attempt(
+            attempt,
+            AttemptState.COLLECTED,
+            evidence=evidence_json.dumps(evidence),
+            exit_code=evidence.exit_code,
+            signal=evidence.signal,
+            started_at=evidence.started_at or attempt.started_at,
+            ended_at=evidence.ended_at or attempt.ended_at,
+        )
+        return moved is not None
+
+    def _judge(self, history: Sequence[AttemptRow]) -> bool:
+        attempt = history[-1]
+        evidence = evidence_json.loads(self.store.evidence(attempt) or "")
+        earlier = [row.verdict for row in history[:-1] if row.verdict is not None]
+        judgement = judge(evidence)
+        anomalies = find_anomalies(evidence, judgement.verdict, earlier)
+        moved = self.store.move_attempt(
+            attempt,
+            AttemptState.JUDGED,
+            f"{judgement.verdict}: {judgement.reason}",
+            verdict=judgement.verdict.value,
+            reason=judgement.reason,
+            facts=list(judgement.evidence),
+            fingerprint=judgement.fingerprint,
+            anomalies=[{"code": anomaly.code, "message": anomaly.message} for anomaly in anomalies],
+        )
+        return moved is not None
+
+    def _settle(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
+        decision = self._decision(history)
+        return self.store.move_point(point, _STATE_AFTER[decision.act], decision.reason)
+
+    def _decision(self, history: Sequence[AttemptRow]) -> Decision:
+        """Of a history whose attempts are all judged."""
+        tried = [
+            Tried(row.verdict, row.pool, row.reason or "", row.host_memory_bytes)
+            for row in history
+            if row.verdict is not None
+        ]
+        return decide(tried, self.ladder, self.rules)
+
+    def _log(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
+        try:
+            self.logger.log(point, history)
+        except Exception as error:
+            self._failed_logs[point.id] = self._failed_logs.get(point.id, 0) + 1
+            self._warn(f"{point.name}: logging failed: {error}")
+            return False
+        self.store.mark_logged(point.sweep, point.id)
+        return True
+
+    def _warn(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            self.warn(message)
+
+
+_STATE_AFTER = {
+    Act.SUCCEED: PointState.SUCCEEDED,
+    Act.RETRY: PointState.READY,
+    Act.FAIL: PointState.FAILED,
+    Act.CANCEL: PointState.CANCELLED,
+}

@@ -1,0 +1,83 @@
+"""From a sweep file and the command line to points, pools and limits: everything that is decided before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator import backends
+from orchestrator.backends.base import Backend
+from orchestrator.compose import compose_points, resolve_profile
+from orchestrator.expand import expand
+from orchestrator.model import Point, Pool
+from orchestrator.plan import Limits
+from orchestrator.policy import RetryRules
+from orchestrator.spec import SweepSpec, load
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a sweep's jobs go."""
+
+    backend: Backend
+    pools: dict[str, Pool]
+    ladder: tuple[str, ...]
+    """Pools from small to large; empty where the machine has no GPUs."""
+
+    @property
+    def first_pool(self) -> str | None:
+        return self.ladder[0] if self.ladder else None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sweep that could start."""
+
+    spec: SweepSpec
+    target: Target
+    profile: str | None
+    points: tuple[Point, ...]
+
+
+def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, profile: str | None) -> Planned:
+    """Load, expand and compose; writes nothing.
+
+    Args:
+        path: the sweep file.
+        assignments: the command line's `key=value` words.
+        backend: `--backend`; None: what the sweep file says.
+        profile: `--profile`; None: what the sweep file says.
+
+    Raises:
+        SpecError, ComposeError: a mistake in the file or the overrides.
+    """
+    words = [*assignments, *([f"backend={backend}"] if backend else []), *([f"profile={profile}"] if profile else [])]
+    spec = load(path, words)
+    target = find_target(spec)
+    chosen = resolve_profile(spec, has_gpu=bool(target.pools), backend=target.backend.name)
+    spec = spec.model_copy(update={"profile": chosen})
+    return Planned(spec, target, chosen, compose_points(spec, expand(spec)))
+
+
+def find_target(spec: SweepSpec) -> Target:
+    """The backend with its pools: the sweep file's on a cluster, the machine's own on this machine."""
+    backend = backends.load("local" if spec.backend == "auto" else spec.backend)
+    own = {pool.name: pool for pool in backend.pools()}
+    if backend.name == "local":
+        return Target(backend, own, tuple(own))
+    pools = {**own, **spec.pool_models()}
+    return Target(backend, pools, tuple(spec.resources.ladder) or tuple(pools)[:1])
+
+
+def limits(spec: SweepSpec, target: Target) -> Limits:
+    return Limits(
+        max_parallel=spec.budget.max_parallel,
+        gpus_per_attempt=spec.resources.gpus if target.pools else 0,
+        gpu_hours=spec.budget.gpu_hours,
+        same_error_stops_sweep=spec.retry.same_error_stops_sweep,
+    )
+
+
+def retry_rules(spec: SweepSpec) -> RetryRules:
+    return RetryRules(spec.retry.attempts_per_point, spec.retry.budgets)

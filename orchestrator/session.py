@@ -1,0 +1,161 @@
+"""Driving one sweep to its end in this process: lock, loop, sinks, report.
+
+Only one process drives a sweep. A second one follows: it shows the same progress, takes over should the first die, and
+ends with the same table and report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from orchestrator.clock import Clock
+from orchestrator.compose import job_section
+from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
+from orchestrator.git_state import read_git_state
+from orchestrator.launch import Site
+from orchestrator.ledger import AttemptRow, SweepRow
+from orchestrator.lock import SweepLock
+from orchestrator.loop import Drive
+from orchestrator.model import PointState
+from orchestrator.paths import RootPaths
+from orchestrator.plan import View
+from orchestrator.planning import Planned, find_target, limits, retry_rules
+from orchestrator.progress import Pulse
+from orchestrator.recording import Recorder, sweep_record
+from orchestrator.sinks.base import Artifact, Sink
+from orchestrator.snapshot import write_report
+from orchestrator.spec import SweepSpec
+from orchestrator.store import Store
+from trainer_ext.records import Heartbeat
+
+POLL_LOCAL_S = 0.5
+POLL_CLUSTER_S = 10.0
+
+REPORTED_PACKAGES = ("verl", "torch", "transformers", "ray", "hydra-core", "mlflow")
+
+Observer = Callable[[View], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """One sweep in one state folder; effects come in here."""
+
+    sweep: str
+    paths: RootPaths
+    store: Store
+    sink: Sink
+    clock: Clock
+
+    @property
+    def spec(self) -> SweepSpec:
+        return SweepSpec.model_validate(self.store.sweep(self.sweep).spec)
+
+    def view(self) -> View:
+        return View.of(self.store.points(self.sweep), self.store.attempts(self.sweep))
+
+    def run(self, observe: Observer, said: Callable[[str], None]) -> View:
+        """Drive, or follow whoever drives, until every point is settled; then write the report.
+
+        Args:
+            observe: sees every tick.
+            said: takes warnings and news, one sentence each.
+        """
+        with SweepLock(self.paths.lock(self.sweep)) as lock:
+            if not lock.held:
+                said(f"process {lock.holder()} drives this sweep; following it")
+            while not lock.acquire():
+                observe(self.view())
+                self.clock.sleep(POLL_LOCAL_S)
+            self.sink.write_sweep(sweep_record(self.store.sweep(self.sweep), self.store.points(self.sweep)))
+            view = self._drive(observe, said)
+            self._finish(view, said)
+            return view
+
+    def _drive(self, observe: Observer, said: Callable[[str], None]) -> View:
+        row, spec = self.store.sweep(self.sweep), self.spec
+        target = find_target(spec)
+        drive = Drive(
+            sweep=self.sweep,
+            spec=spec,
+            store=self.store,
+            backend=target.backend,
+            logger=Recorder(self.sink, self.store, self.paths),
+            clock=self.clock,
+            site=Site(self.paths, sys.executable),
+            limits=limits(spec, target),
+            rules=retry_rules(spec),
+            pools=target.pools,
+            ladder=target.ladder,
+            poll_s=POLL_LOCAL_S if row.backend in ("local", "fake") else POLL_CLUSTER_S,
+            warn=said,
+        )
+        return drive.run(observe)
+
+    def _finish(self, view: View, said: Callable[[str], None]) -> None:
+        now = self.clock.now()
+        blocked = next((point.reason for point in view.points if point.state is PointState.BLOCKED), None)
+        ended = [attempt.ended_at for history in view.attempts.values() for attempt in history if attempt.ended_at]
+        self.store.finish_sweep(self.sweep, max(ended, default=now), blocked)
+        report = write_report(self.store, self.paths, self.sweep)
+        status = PointState.SUCCEEDED if exit_code(view) == EXIT_SUCCEEDED else PointState.FAILED
+        try:
+            self.sink.finish_sweep(self.sweep, status, int(max(ended, default=now) * 1000), [Artifact(report)])
+        except Exception as error:  # the sweep is done and reported: MLflow's trouble is a warning
+            said(f"MLflow did not take the end of the sweep: {error}")
+
+    def pulses(self, view: View) -> dict[str, Pulse]:
+        """Heartbeats of what runs, by token."""
+        live = [history[-1] for history in view.attempts.values() if history[-1].state.is_live]
+        return {attempt.token: self._pulse(attempt) for attempt in live}
+
+    def _pulse(self, attempt: AttemptRow) -> Pulse:
+        paths = self.paths.attempt(attempt.sweep, attempt.point, attempt.n)
+        try:
+            heartbeat = Heartbeat.from_json(paths.heartbeat.read_bytes())
+        except (OSError, ValueError):
+            heartbeat = None
+        return Pulse(heartbeat, job_section(self.store.config(attempt.sweep, attempt.point), self.spec).expected_steps)
+
+
+def exit_code(view: View) -> int:
+    """Of a settled sweep: 0 all succeeded, 3 stopped by a budget or the same error, else 1."""
+    states = {point.state for point in view.points} - {PointState.SKIPPED}
+    if PointState.BLOCKED in states:
+        return EXIT_STOPPED
+    return EXIT_SUCCEEDED if states <= {PointState.SUCCEEDED} else EXIT_SOME_FAILED
+
+
+def register(planned: Planned, store: Store, path: Path, command: Sequence[str], now: float) -> str:
+    """Write the sweep and its points into the store, where they wait to be driven; returns the sweep's name."""
+    spec = planned.spec
+    git = read_git_state(path.resolve().parent)
+    row = SweepRow(
+        name=spec.name,
+        description=spec.description,
+        spec_path=str(path),
+        spec=spec.model_dump(mode="json"),
+        backend=planned.target.backend.name,
+        profile=planned.profile,
+        command=" ".join(command),
+        git=dataclasses.asdict(git) if git else None,
+        environment=environment(),
+        created_at=now,
+    )
+    store.put_sweep(row, planned.points)
+    return spec.name
+
+
+def environment() -> dict[str, str]:
+    """Versions that decide what a number means, for the report."""
+    found = {"python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,135 @@
+"""From the store to the plain `SweepSnapshot` that reports and sinks draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.ledger import AttemptRow, PointRow, SweepRow
+from orchestrator.model import PointState, Scalar
+from orchestrator.paths import RootPaths
+from orchestrator.plan import View
+from orchestrator.spec import SweepSpec
+from orchestrator.store import Store
+from orchestrator.triage import evidence_json
+from orchestrator.triage.evidence import Evidence
+from reports.report import render
+from reports.snapshot import AttemptSnapshot, GitState, NpzSnapshot, PointSnapshot, SweepSnapshot
+from trainer_ext.records import write_atomic
+
+
+def write_report(store: Store, paths: RootPaths, sweep: str) -> Path:
+    """Draw `report.md` from what is stored; the same store gives the same bytes."""
+    path = paths.report(sweep)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, render(sweep_snapshot(store, paths, sweep)))
+    return path
+
+
+def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
+    """All that a report of this sweep says; points that the sweep file no longer has, and never ran, are left out."""
+    row = store.sweep(sweep)
+    spec = SweepSpec.model_validate(row.spec)
+    view = View.of(store.points(sweep), store.attempts(sweep))
+    shown = [point for point in view.points if point.state is not PointState.SKIPPED]
+    evidence = {point.id: deciding_evidence(store, view.history(point)) for point in shown}
+    points = tuple(
+        point_snapshot(paths, point, view.history(point), evidence[point.id], spec.resources.gpus) for point in shown
+    )
+    found = [item for item in evidence.values() if item is not None]
+    used = [attempt.gpu_hours for point in points for attempt in point.attempts if attempt.gpu_hours is not None]
+    return SweepSnapshot(
+        name=row.name,
+        description=row.description,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        state=sweep_state(row, view),
+        spec_path=row.spec_path,
+        command=row.command,
+        config=spec.config,
+        profile=row.profile,
+        overrides=tuple(spec.overrides),
+        axes=axes(shown),
+        points=points,
+        expected_steps=next((item.expected_steps for item in found), None),
+        expected_npz=next((item.expected_npz for item in found), None),
+        git=GitState(**row.git) if row.git else None,
+        environment=row.environment,
+        gpu_hours=sum(used) if used else None,
+        gpu_hours_limit=spec.budget.gpu_hours,
+    )
+
+
+def deciding_evidence(store: Store, history: Sequence[AttemptRow]) -> Evidence | None:
+    """Of the newest attempt that was collected."""
+    for attempt in reversed(history):
+        text = store.evidence(attempt)
+        if text:
+            return evidence_json.loads(text)
+    return None
+
+
+def point_snapshot(
+    paths: RootPaths, point: PointRow, history: Sequence[AttemptRow], evidence: Evidence | None, gpus: int
+) -> PointSnapshot:
+    """One point with the facts of its deciding attempt; `gpus` is what an attempt holds, for the GPU-hours."""
+    last = history[-1] if history else None
+    facts = evidence or Evidence(ended=False)
+    folder = paths.attempt(point.sweep, point.id, last.n).dir if last else None
+    return PointSnapshot(
+        id=point.id,
+        name=point.name,
+        parameters=point.parameters,
+        replicate=point.replicate,
+        state=point.state.value,
+        verdict=last.verdict.value if last and last.verdict else None,
+        reason=point.reason or (last.reason if last else None),
+        anomalies=tuple((anomaly.code, anomaly.message) for anomaly in last.anomalies) if last else (),
+        attempts=tuple(_attempt(attempt, gpus) for attempt in history),
+        metrics=facts.metrics,
+        npz=tuple(NpzSnapshot(**dataclasses.asdict(file)) for file in facts.npz),
+        card_bytes=facts.card_bytes,
+        gpu_peak_bytes=facts.gpu_peak_bytes,
+        host_peak_bytes=facts.host_peak_bytes,
+        started_at=history[0].started_at if history else None,
+        ended_at=last.ended_at if last else None,
+        evidence=last.facts if last else (),
+        folder=os.path.relpath(folder, paths.sweep(point.sweep)) if folder else None,
+    )
+
+
+def _attempt(attempt: AttemptRow, gpus: int) -> AttemptSnapshot:
+    seconds = attempt.ended_at - attempt.started_at if attempt.ended_at and attempt.started_at else None
+    return AttemptSnapshot(
+        n=attempt.n,
+        pool=attempt.pool,
+        state=attempt.state.value,
+        verdict=attempt.verdict.value if attempt.verdict else None,
+        exit_code=attempt.exit_code,
+        signal=attempt.signal,
+        reason=attempt.reason,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        gpu_hours=seconds * gpus / 3600 if seconds is not None and gpus and attempt.pool else None,
+    )
+
+
+def axes(points: Sequence[PointRow]) -> tuple[str, ...]:
+    """Names of all parameters in the order of their first appearance, replicate axes last."""
+    names: dict[str, Scalar] = {}
+    for point in points:
+        names.update(point.parameters)
+    replicate = {name for point in points for name in point.replicate}
+    return (*(name for name in names if name not in replicate), *(name for name in names if name in replicate))
+
+
+def sweep_state(row: SweepRow, view: View) -> str:
+    """running | stopped | failed | succeeded, for people and for `status --json`."""
+    if row.stop_reason:
+        return "stopped"
+    if not view.finished:
+        return "running"
+    bad = [point for point in view.points if point.state not in (PointState.SUCCEEDED, PointState.SKIPPED)]
+    return "failed" if bad else "succeeded"

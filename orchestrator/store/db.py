@@ -1,0 +1,315 @@
+"""The store: short transactions, guarded updates, one event row for every change of state.
+
+A change of state is `UPDATE ... WHERE state = expected`; no row updated means that somebody else moved it first, and
+the caller drops its result. No method here does anything but talk to the database, so no transaction waits for other I/O.
+
+SQLite runs in WAL mode with synchronous=FULL: a committed change survives the loss of power. Keep the file on a local
+disk: SQLite's locks do not work on network file systems.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from orchestrator.clock import Clock
+from orchestrator.errors import StoreError, UsageError
+from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow
+from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState
+from orchestrator.store import rows
+from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
+
+BUSY_TIMEOUT_S = 30
+
+_ATTEMPT_COLUMNS = [column for column in attempts.c if column is not attempts.c.evidence]
+
+
+class Store:
+    """All durable state of all sweeps under one root."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(write=True)
+        self._clock = clock
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock, url: str | None = None) -> Store:
+        """Open or create the database.
+
+        Args:
+            path: the SQLite file; its folder is created.
+            clock: stamps the events.
+            url: another SQLAlchemy URL (`ORCHESTRATOR_DB`); then `path` is not used.
+
+        Raises:
+            StoreError: the database cannot be opened, or another version of this program made it.
+        """
+        try:
+            if url is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(
+                url or f"sqlite:///{path}", connect_args={} if url else {"timeout": BUSY_TIMEOUT_S}
+            )
+            if engine.dialect.name == "sqlite":
+                _prepare_sqlite(engine)
+            _create(engine)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            where = engine_name(url) if url else str(path)
+            raise StoreError(f"cannot open the database {where}: {getattr(error, 'orig', None) or error}") from error
+        return cls(engine, clock)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # ---- sweeps ----------------------------------------------------------------------------------------------------
+
+    def put_sweep(self, sweep: SweepRow, sweep_points: Sequence[Point]) -> None:
+        """Create a sweep, or bring a known one up to the sweep file.
+
+        Points that are new are planned; points that the file no longer has are skipped unless they already ran; a point
+        that is back is planned again. Nothing that ran is touched.
+        """
+        with self._write() as db:
+            values = dataclasses.asdict(sweep)
+            known = db.execute(sa.select(sweeps.c.name).where(sweeps.c.name == sweep.name)).first()
+            if known is None:
+                db.execute(sweeps.insert().values(values))
+                self._event(db, sweep.name, detail=f"created from {sweep.spec_path}")
+            else:
+                keep = {"created_at"}
+                db.execute(
+                    sweeps.update()
+                    .where(sweeps.c.name == sweep.name)
+                    .values({key: value for key, value in values.items() if key not in keep})
+                )
+            self._put_points(db, sweep.name, sweep_points)
+
+    def _put_points(self, db: Connection, sweep: str, wanted: Sequence[Point]) -> None:
+        known = {row.id: row for row in self._points(db, sweep)}
+        new = [point for point in wanted if point.id not in known]
+        if new:
+            db.execute(points.insert(), [_point_values(sweep, point) for point in new])
+        for point in wanted:
+            row = known.get(point.id)
+            if row is None:
+                continue
+            db.execute(_point(sweep, point.id).values(index=point.index, name=point.name))
+            if row.state is PointState.SKIPPED:
+                self._move_point(db, row, PointState.PLANNED, "in the sweep file again")
+        ids = {point.id for point in wanted}
+        for row in known.values():
+            if row.id not in ids and row.state in (PointState.PLANNED, PointState.READY):
+                self._move_point(db, row, PointState.SKIPPED, "no longer in the sweep file")
+
+    def sweep_names(self) -> list[str]:
+        """Newest first."""
+        with self._engine.connect() as db:
+            return list(db.scalars(sa.select(sweeps.c.name).order_by(sweeps.c.created_at.desc(), sweeps.c.name)))
+
+    def sweep(self, name: str) -> SweepRow:
+        with self._engine.connect() as db:
+            row = db.execute(sa.select(sweeps).where(sweeps.c.name == name)).mappings().first()
+        if row is None:
+            known = self.sweep_names()
+            raise UsageError(
+                f"no sweep named {name!r}" + (f"; known: {', '.join(known)}" if known else " has run here yet")
+            )
+        return rows.sweep_row(row)
+
+    def finish_sweep(self, name: str, finished_at: float | None, stop_reason: str | None) -> None:
+        with self._write() as db:
+            db.execute(
+                sweeps.update().where(sweeps.c.name == name).values(finished_at=finished_at, stop_reason=stop_reason)
+            )
+            if finished_at is not None:
+                self._event(db, name, detail=stop_reason or "finished")
+
+    # ---- points ----------------------------------------------------------------------------------------------------
+
+    def points(self, sweep: str) -> list[PointRow]:
+        """In the order of the sweep file."""
+        with self._engine.connect() as db:
+            return self._points(db, sweep)
+
+    def _points(self, db: Connection, sweep: str) -> list[PointRow]:
+        columns = [column for column in points.c if column is not points.c.config]
+        query = sa.select(*columns).where(points.c.sweep == sweep).order_by(points.c.index, points.c.id)
+        return [rows.point_row(row) for row in db.execute(query).mappings()]
+
+    def config(self, sweep: str, point_id: str) -> dict[str, Any]:
+        """The resolved configuration of one point."""
+        with self._engine.connect() as db:
+            query = sa.select(points.c.config).where(points.c.sweep == sweep, points.c.id == point_id)
+            return cast("dict[str, Any]", db.scalars(query).one())
+
+    def move_point(self, point: PointRow, to: PointState, detail: str | None = None) -> bool:
+        """Guarded change of state; False when the point is no longer in the state that the caller saw."""
+        with self._write() as db:
+            return self._move_point(db, point, to, detail)
+
+    def _move_point(self, db: Connection, point: PointRow, to: PointState, detail: str | None) -> bool:
+        if to not in POINT_TRANSITIONS[point.state]:
+            raise AssertionError(f"illegal transition of point {point.id}: {point.state} -> {to}")
+        done = db.execute(
+            _point(point.sweep, point.id)
+            .where(points.c.state == point.state.value)
+            .values(state=to.value, reason=detail, unlogged=True)
+        )
+        if done.rowcount == 0:
+            return False
+        self._event(db, point.sweep, point.id, from_state=point.state, to_state=to, detail=detail)
+        return True
+
+    def mark_logged(self, sweep: str, point_id: str) -> None:
+        """The sinks hold the newest state of this point."""
+        with self._write() as db:
+            db.execute(_point(sweep, point_id).values(unlogged=False))
+
+    # ---- attempts --------------------------------------------------------------------------------------------------
+
+    def attempts(self, sweep: str) -> list[AttemptRow]:
+        """Of all points of a sweep, by point and number."""
+        query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
+        with self._engine.connect() as db:
+            return [rows.attempt_row(row) for row in db.execute(query).mappings()]
+
+    def start_attempt(self, point: PointRow, attempt: AttemptRow) -> bool:
+        """ready -> active together with the attempt's row; False when somebody else started the point."""
+        with self._write() as db:
+            if not self._move_point(db, point, PointState.ACTIVE, f"attempt {attempt.n}"):
+                return False
+            values = dataclasses.asdict(attempt)
+            db.execute(attempts.insert().values({**values, "state": attempt.state.value, "facts": [], "anomalies": []}))
+            self._event(db, point.sweep, point.id, attempt.n, None, attempt.state, f"pool {attempt.pool or '-'}")
+            return True
+
+    def move_attempt(
+        self, attempt: AttemptRow, to: AttemptState, detail: str | None = None, **values: Any
+    ) -> AttemptRow | None:
+        """Guarded change of state together with other columns; the new row, or None when somebody else moved it."""
+        if to not in ATTEMPT_TRANSITIONS[attempt.state]:
+            raise AssertionError(f"illegal transition of {attempt.job_name}: {attempt.state} -> {to}")
+        with self._write() as db:
+            done = db.execute(
+                _attempt(attempt).where(attempts.c.state == attempt.state.value).values(state=to.value, **values)
+            )
+            if done.rowcount == 0:
+                return None
+            self._event(db, attempt.sweep, attempt.point, attempt.n, attempt.state, to, detail)
+            row = db.execute(sa.select(*_ATTEMPT_COLUMNS).where(*_attempt_key(attempt))).mappings().one()
+            return rows.attempt_row(row)
+
+    def evidence(self, attempt: AttemptRow) -> str | None:
+        """The evidence of a collected attempt, as `orchestrator.triage.evidence_json` wrote it."""
+        with self._engine.connect() as db:
+            return cast("str | None", db.scalar(sa.select(attempts.c.evidence).where(*_attempt_key(attempt))))
+
+    def request_cancel(self, attempt: AttemptRow) -> None:
+        with self._write() as db:
+            db.execute(_attempt(attempt).values(cancel_requested=True))
+            self._event(db, attempt.sweep, attempt.point, attempt.n, detail="cancel requested")
+
+    # ---- events ----------------------------------------------------------------------------------------------------
+
+    def events(self, sweep: str, after: int = 0) -> list[EventRow]:
+        query = sa.select(events).where(events.c.sweep == sweep, events.c.id > after).order_by(events.c.id)
+        with self._engine.connect() as db:
+            return [rows.event_row(row) for row in db.execute(query).mappings()]
+
+    def _event(
+        self,
+        db: Connection,
+        sweep: str,
+        point: str | None = None,
+        attempt: int | None = None,
+        from_state: str | None = None,
+        to_state: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        db.execute(
+            events.insert().values(
+                time=self._clock.now(),
+                sweep=sweep,
+                point=point,
+                attempt=attempt,
+                from_state=from_state,
+                to_state=to_state,
+                detail=detail,
+            )
+        )
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._writer.begin() as db:
+            yield db
+
+
+def engine_name(url: str) -> str:
+    """The URL without its password, for messages."""
+    return sa.engine.make_url(url).render_as_string(hide_password=True)
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """WAL, full durability, foreign keys, and write transactions that take the lock when they begin."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN is deferred, and an upgrade of it may fail as busy
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={BUSY_TIMEOUT_S * 1000}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _create(engine: Engine) -> None:
+    with engine.execution_options(write=True).begin() as db:
+        metadata.create_all(db)
+        found = db.scalar(sa.select(meta.c.value).where(meta.c.key == "schema"))
+        if found is None:
+            db.execute(meta.insert().values(key="schema", value=SCHEMA_VERSION))
+        elif found != SCHEMA_VERSION:
+            raise StoreError(
+                f"the database is of schema version {found}, this program reads {SCHEMA_VERSION}; use another --root"
+            )
+
+
+def _point(sweep: str, point_id: str) -> sa.Update:
+    return points.update().where(points.c.sweep == sweep, points.c.id == point_id)
+
+
+def _attempt_key(attempt: AttemptRow) -> Iterable[sa.ColumnElement[bool]]:
+    return (attempts.c.sweep == attempt.sweep, attempts.c.point == attempt.point, attempts.c.n == attempt.n)
+
+
+def _attempt(attempt: AttemptRow) -> sa.Update:
+    return attempts.update().where(*_attempt_key(attempt))
+
+
+def _point_values(sweep: str, point: Point) -> Mapping[str, Any]:
+    return {
+        "sweep": sweep,
+        "id": point.id,
+        "index": point.index,
+        "name": point.name,
+        "parameters": point.parameters,
+        "replicate": point.replicate,
+        "overrides": list(point.overrides),
+        "config": point.config,
+        "hash": point.hash,
+        "state": PointState.PLANNED.value,
+        "unlogged": True,
+    }

@@ -1,0 +1,118 @@
+"""Failure signatures as data: loads and checks `patterns.yaml`, and names a line of a log.
+
+Advice is cut off before a line is compared: torch prints what happened and what one might try in one line, and Ray lists
+every cause that it can think of. Taking a guess for evidence sends a job to a larger and dearer node for nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from orchestrator.model import Verdict
+from orchestrator.triage.evidence import Role
+
+_KEYS = frozenset({"code", "role", "verdict", "literal", "regex", "match", "reject"})
+_LISTS = ("prefilter", "advice", "harmless_before_traceback", "patterns")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    code: str
+    role: Role
+    verdict: Verdict | None
+    literal: str
+    regex: re.Pattern[str]
+    match: tuple[str, ...]
+    """Lines that must get this code."""
+    reject: tuple[str, ...]
+    """Lines that must get no code at all."""
+
+
+@dataclass(frozen=True)
+class PatternBook:
+    patterns: tuple[Pattern, ...]
+    """In order: the first that fits a line names it."""
+    prefilter: tuple[bytes, ...]
+    """A line without any of these cannot fit any pattern."""
+    advice: re.Pattern[str]
+    harmless_before_traceback: tuple[bytes, ...]
+
+    def classify(self, line: str) -> Pattern | None:
+        """The pattern that fits a line without colour codes, or None."""
+        candidates = [pattern for pattern in self.patterns if pattern.literal in line]
+        if not candidates:
+            return None
+        fact = self.without_advice(line)
+        return next((pattern for pattern in candidates if pattern.regex.search(fact)), None)
+
+    def without_advice(self, line: str) -> str:
+        """The line up to the first phrase of advice."""
+        found = self.advice.search(line)
+        return line[: found.start()] if found else line
+
+
+@functools.cache
+def builtin() -> PatternBook:
+    """The signatures that come with this package."""
+    return load(resources.files(__package__).joinpath("patterns.yaml").read_text(encoding="utf-8"))
+
+
+def load(text: str) -> PatternBook:
+    """Parse and check signatures in the form of `patterns.yaml`.
+
+    Raises:
+        ValueError: says which pattern is wrong, and how.
+    """
+    data = yaml.safe_load(text)
+    if not isinstance(data, dict) or set(data) != set(_LISTS) or not all(isinstance(data[key], list) for key in _LISTS):
+        raise ValueError(f"expected exactly these lists: {', '.join(_LISTS)}")
+    patterns = tuple(_pattern(entry) for entry in data["patterns"])
+    codes = [pattern.code for pattern in patterns]
+    if repeated := {code for code in codes if codes.count(code) > 1}:
+        raise ValueError(f"codes used twice: {', '.join(sorted(repeated))}")
+    for pattern in patterns:
+        if not any(word in pattern.literal for word in data["prefilter"]):
+            raise ValueError(f"{pattern.code}: its literal {pattern.literal!r} contains no word of `prefilter`")
+    return PatternBook(
+        patterns=patterns,
+        prefilter=tuple(word.encode() for word in data["prefilter"]),
+        advice=_compile("advice", "|".join(f"(?:{phrase})" for phrase in data["advice"])),
+        harmless_before_traceback=tuple(phrase.encode() for phrase in data["harmless_before_traceback"]),
+    )
+
+
+def _pattern(entry: Mapping[str, Any]) -> Pattern:
+    if not isinstance(entry, dict) or set(entry) != _KEYS:
+        raise ValueError(f"a pattern needs exactly the keys {', '.join(sorted(_KEYS))}: {entry!r}")
+    code = entry["code"]
+    if not entry["match"] or not entry["reject"]:
+        raise ValueError(f"{code}: needs at least one line that matches and one that does not")
+    try:
+        role, verdict = Role(entry["role"]), entry["verdict"] and Verdict(entry["verdict"])
+    except ValueError as error:
+        raise ValueError(f"{code}: {error}") from error
+    if role is Role.ROOT and verdict is None:
+        raise ValueError(f"{code}: a root needs a verdict")
+    return Pattern(
+        code=code,
+        role=role,
+        verdict=verdict,
+        literal=entry["literal"],
+        regex=_compile(code, entry["regex"]),
+        match=tuple(entry["match"]),
+        reject=tuple(entry["reject"]),
+    )
+
+
+def _compile(code: str, regex: str) -> re.Pattern[str]:
+    try:
+        return re.compile(regex)
+    except re.error as error:
+        raise ValueError(f"{code}: {error}") from error

@@ -1,0 +1,76 @@
+"""Where a figure of a report stands among a point's metrics: names by verl version, and which steps are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from reports.snapshot import NpzSnapshot, PointSnapshot, SweepSnapshot
+
+Names = tuple[str, ...]
+"""The first that is present counts."""
+
+ROWS_EMITTED: Names = ("influence_trace/rows_emitted",)
+GRAD_NORM: Names = ("actor/grad_norm",)
+POP_ROWS: Names = ("timing_s/influence_pop_rows",)
+HESSIAN_SOLVE: Names = ("timing_s/influence_hessian_solve",)
+UPDATE_ACTOR: Names = ("timing_s/update_actor",)
+# verl 0.9 puts the worker's own figures below `actor/`
+TORCH_PEAK_GIB: Names = ("actor/perf/max_memory_allocated_gb", "perf/max_memory_allocated_gb")
+PHYSICAL_PEAK_GIB: Names = ("perf/physical_memory_peak_gb",)
+
+PHASES: tuple[tuple[str, Names], ...] = (
+    ("gen", ("timing_s/gen",)),
+    ("grad_staging", ("timing_s/influence_grad_staging",)),
+    ("hessian_solve", HESSIAN_SOLVE),
+    ("token_scoring", ("timing_s/influence_token_scoring",)),
+    ("score_aggregation", ("timing_s/influence_score_aggregation",)),
+    ("pop_rows", POP_ROWS),
+    ("logprob_backward", ("timing_s/influence_logprob_backward",)),
+    ("loss_backward", ("timing_s/influence_loss_backward",)),
+    ("update_actor", UPDATE_ACTOR),
+    ("step", ("timing_s/step",)),
+)
+"""Columns of the timing table, from the inner phases to the whole step."""
+
+_MOST_STEPS_SHOWN = 3
+
+
+def series(point: PointSnapshot, names: Names) -> dict[int, float]:
+    """step -> value, ascending, for the steps that have one."""
+    found = {step: _first(values, names) for step, values in sorted(point.metrics.items())}
+    return {step: value for step, value in found.items() if value is not None}
+
+
+def at(point: PointSnapshot, names: Names, step: int | None) -> float | None:
+    return None if step is None else _first(point.metrics.get(step, {}), names)
+
+
+def peak(point: PointSnapshot, names: Names) -> float | None:
+    return max(series(point, names).values(), default=None)
+
+
+def shown_steps(snapshot: SweepSnapshot) -> tuple[int, ...]:
+    """All steps that any point has, or the first and the last where those are more than three."""
+    return _ends({step for point in snapshot.points for step in point.metrics})
+
+
+def shown_npz_steps(snapshot: SweepSnapshot) -> tuple[int, ...]:
+    return _ends({file.step for point in snapshot.points for file in point.npz if file.step is not None})
+
+
+def npz_at(point: PointSnapshot, step: int | None) -> NpzSnapshot | None:
+    """The readable file of one step."""
+    return next((file for file in point.npz if file.step == step and file.error is None), None)
+
+
+def first_step(steps: Sequence[int]) -> int | None:
+    return steps[0] if steps else None
+
+
+def _ends(steps: set[int]) -> tuple[int, ...]:
+    ordered = sorted(steps)
+    return tuple(ordered) if len(ordered) <= _MOST_STEPS_SHOWN else (ordered[0], ordered[-1])
+
+
+def _first(values: Mapping[str, float], names: Names) -> float | None:
+    return next((values[name] for name in names if name in values), None)

@@ -1,0 +1,67 @@
+"""Memory of the results table: the device's own figure, never one that triage calls unreliable.
+
+torch's counters can exceed the card: they go on counting an engine's memory pool whose pages were unmapped behind
+torch's back. Where a run is flagged for that, the cell shows what NVML saw, and a footnote says what torch had claimed.
+Where NVML saw nothing, torch's figure is all there is: it stays in the cell, marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports import metrics
+from reports.markdown import Column, code
+from reports.numbers import GIB, gib
+from reports.snapshot import PointSnapshot
+
+UNRELIABLE = "memory_metric_unreliable"
+_MARK = r"\*"
+
+
+def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
+    return [
+        Column("GPU memory (GiB)", [_gpu_cell(point) for point in points], numeric=True),
+        Column(
+            "Host memory (GiB)", [gib(p.host_peak_bytes) if p.host_peak_bytes else "" for p in points], numeric=True
+        ),
+    ]
+
+
+def footnote(points: Sequence[PointSnapshot]) -> str:
+    """What torch claimed where it cannot be believed; empty when every figure can."""
+    flagged = [point for point in points if _is_marked(point)]
+    if not flagged:
+        return ""
+    claims = "; ".join(_claim(point) for point in flagged)
+    return (
+        f"{_MARK} torch's `max_memory_allocated` is no measurement of memory in these runs: {claims}. "
+        "Cells show the device's own peak where one was sampled, else torch's figure."
+    )
+
+
+def _gpu_cell(point: PointSnapshot) -> str:
+    """NVML's peak, else the job's own device-wide peak, else torch's; marked where torch's is flagged."""
+    torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
+    physical = _physical(point)
+    shown = physical if physical is not None else torch_gib * GIB if torch_gib is not None else None
+    return "" if not shown else gib(shown) + (_MARK if _is_marked(point) else "")
+
+
+def _is_marked(point: PointSnapshot) -> bool:
+    return point.has_anomaly(UNRELIABLE) and metrics.peak(point, metrics.TORCH_PEAK_GIB) is not None
+
+
+def _claim(point: PointSnapshot) -> str:
+    torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB) or 0.0
+    physical = _physical(point)
+    against = [f"the device saw {gib(physical)}"] if physical is not None else []
+    against += [f"the card has {gib(point.card_bytes)}"] if point.card_bytes else []
+    return f"{code(point.name)} {gib(torch_gib * GIB)} GiB" + (f" ({', '.join(against)})" if against else "")
+
+
+def _physical(point: PointSnapshot) -> float | None:
+    """Bytes the device was seen to hold at most."""
+    if point.gpu_peak_bytes is not None:
+        return point.gpu_peak_bytes
+    own = metrics.peak(point, metrics.PHYSICAL_PEAK_GIB)
+    return own * GIB if own else None

@@ -1,0 +1,93 @@
+"""The table a reader looks at first: one row a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reports import metrics
+from reports.markdown import Column, code, codes, table, text
+from reports.numbers import count, seconds, statistics
+from reports.sections.memory import UNRELIABLE, footnote, memory_columns
+from reports.sections.points import fixed_settings, job_columns
+from reports.snapshot import PointSnapshot, SweepSnapshot
+
+_LONGEST_REASON = 160
+
+
+def results(snapshot: SweepSnapshot) -> str:
+    points, steps = snapshot.points, metrics.shown_steps(snapshot)
+    if not points:
+        return ""
+    span = "/".join(f"s{step}" for step in steps)
+    columns = [
+        *job_columns(snapshot, points),
+        Column(f"`rows` ({span})", _over_steps(points, metrics.ROWS_EMITTED, steps, _counts), numeric=True),
+        Column(f"`grad_norm` ({span})", _over_steps(points, metrics.GRAD_NORM, steps, statistics), numeric=True),
+        _seconds_column("pop_rows", points, metrics.POP_ROWS, steps),
+        _seconds_column("hessian_solve", points, metrics.HESSIAN_SOLVE, steps),
+        *memory_columns(points),
+        Column("Score std", _score_std(snapshot), numeric=True),
+        Column("Status", [status(point) for point in points]),
+    ]
+    blocks = ["### Experiment Results", _conditions(snapshot), table(columns), footnote(points), _explanation(snapshot)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def status(point: PointSnapshot) -> str:
+    """The state; why, where it is not a success; and the anomalies that no footnote explains."""
+    words = text(point.state.capitalize())
+    if point.state != "succeeded":
+        why = [code(point.verdict)] if point.verdict else []
+        why += [text(_shortened(point.reason))] if point.reason else []
+        words += f": {', '.join(why)}" if why else ""
+    codes_shown = [found for found, _ in point.anomalies if found != UNRELIABLE]
+    return words + (f" ({codes(dict.fromkeys(codes_shown))})" if codes_shown else "")
+
+
+def _conditions(snapshot: SweepSnapshot) -> str:
+    settings = fixed_settings(snapshot)
+    number = len(snapshot.points)
+    return f"{'The point' if number == 1 else f'All {number} points'}: {codes(settings)}." if settings else ""
+
+
+def _explanation(snapshot: SweepSnapshot) -> str:
+    step = metrics.first_step(metrics.shown_steps(snapshot))
+    npz_step = metrics.first_step(metrics.shown_npz_steps(snapshot))
+    notes = []
+    if step is not None and any(metrics.at(p, metrics.POP_ROWS, step) is not None for p in snapshot.points):
+        notes.append(f"`pop_rows` and `hessian_solve` are step {step} values.")
+    if npz_step is not None:
+        notes.append(f"Score std is of the step {npz_step} NPZ, in float64.")
+    return " ".join(notes)
+
+
+def _seconds_column(title: str, points: Sequence[PointSnapshot], names: metrics.Names, steps: Sequence[int]) -> Column:
+    values = [metrics.at(point, names, metrics.first_step(steps)) for point in points]
+    return Column(f"`{title}` (s)", ["" if value is None else seconds(value) for value in values], numeric=True)
+
+
+def _score_std(snapshot: SweepSnapshot) -> list[str]:
+    step = metrics.first_step(metrics.shown_npz_steps(snapshot))
+    files = [metrics.npz_at(point, step) if step is not None else None for point in snapshot.points]
+    return statistics([file.std if file else None for file in files])
+
+
+def _over_steps(
+    points: Sequence[PointSnapshot],
+    names: metrics.Names,
+    steps: Sequence[int],
+    formatted: Callable[[Sequence[float | None]], list[str]],
+) -> list[str]:
+    """Cells like 96/80, one figure a step; empty where a point has none at all."""
+    values = [metrics.at(point, names, step) for point in points for step in steps]
+    figures = [figure or "missing" for figure in formatted(values)]
+    rows = [figures[start : start + len(steps)] for start in range(0, len(figures), max(len(steps), 1))]
+    return ["" if set(row) == {"missing"} else "/".join(row) for row in rows] or [""] * len(points)
+
+
+def _counts(values: Sequence[float | None]) -> list[str]:
+    return ["" if value is None else count(value) for value in values]
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _LONGEST_REASON else words[: _LONGEST_REASON - 1].rstrip() + "…"

@@ -1,0 +1,32 @@
+"""Where a step's time went, and what the influence pass costs of the actor's update."""
+
+from __future__ import annotations
+
+from reports import metrics
+from reports.markdown import Column, table
+from reports.numbers import percent, seconds
+from reports.sections.points import job_columns, tried
+from reports.snapshot import PointSnapshot, SweepSnapshot
+
+
+def timing(snapshot: SweepSnapshot) -> str:
+    """Phases of the first step in seconds; nothing when no phase was timed."""
+    step = metrics.first_step(metrics.shown_steps(snapshot))
+    points = [p for p in tried(snapshot) if any(metrics.at(p, names, step) is not None for _, names in metrics.PHASES)]
+    if step is None or not points:
+        return ""
+    phases = [
+        Column(f"`{phase}` (s)", [_figure(metrics.at(point, names, step)) for point in points], numeric=True)
+        for phase, names in metrics.PHASES
+    ]
+    share = Column("`pop_rows` % of `update_actor`", [_share(point, step) for point in points], numeric=True)
+    return f"### Timing (step {step})\n\n{table([*job_columns(snapshot, points), *phases, share])}"
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else seconds(value)
+
+
+def _share(point: PointSnapshot, step: int) -> str:
+    part, whole = metrics.at(point, metrics.POP_ROWS, step), metrics.at(point, metrics.UPDATE_ACTOR, step)
+    return "" if part is None or whole is None else percent(part, whole)

@@ -1,0 +1,171 @@
+"""The checks a reader would make by hand, each with what it stands on.
+
+A check about which nothing is known is left out rather than passed. Points that never ran are judged by the first check
+alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reports import metrics
+from reports.markdown import Column, code, codes, table, text
+from reports.numbers import count, statistics
+from reports.sections.points import jobs, plural, tried
+from reports.snapshot import PointSnapshot, SweepSnapshot
+from trainer_ext import records
+
+_MOST_PROBLEMS = 4
+_LONGEST_EVIDENCE = 160
+_WATCHED = ("actor/", "influence")
+"""Metrics that must be finite; others (a correlation over one value) may be NaN by right."""
+
+
+@dataclass(frozen=True)
+class Check:
+    title: str
+    evidence: str
+    """Markdown."""
+    passed: bool
+
+
+def validation(snapshot: SweepSnapshot) -> str:
+    found = [check for check in checks(snapshot) if check is not None]
+    if not found:
+        return ""
+    columns = [
+        Column("Check", [check.title for check in found]),
+        Column("Evidence", [check.evidence for check in found]),
+        Column("Result", ["Pass" if check.passed else "**Fail**" for check in found]),
+    ]
+    return f"### Validation\n\n{table(columns)}"
+
+
+def checks(snapshot: SweepSnapshot) -> list[Check | None]:
+    """All checks in reading order; None where there is nothing to go by."""
+    ran = tried(snapshot)
+    return [
+        _succeeded(snapshot),
+        _steps_complete(snapshot, ran),
+        _rows_emitted(ran),
+        _grad_norm_finite(ran),
+        _no_cuda_errors(ran),
+        _npz_intact(snapshot, ran),
+    ]
+
+
+def _succeeded(snapshot: SweepSnapshot) -> Check | None:
+    points = snapshot.points
+    if not points:
+        return None
+    bad = [point for point in points if point.state != "succeeded"]
+    title = f"All {plural(len(points), 'job')} succeeded"
+    if bad:
+        return Check(title, _problems(bad, lambda p: " ".join(part for part in (p.state, p.verdict) if part)), False)
+    return Check(title, "verdict `completed` from every deciding attempt's folder", True)
+
+
+def _steps_complete(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check | None:
+    expected = snapshot.expected_steps
+    if expected is None or not ran:
+        return None
+    short = [point for point in ran if len(point.metrics) < expected]
+    title = f"{plural(expected, 'step')} complete"
+    if short:
+        return Check(
+            title, _problems(short, lambda p: f"{len(p.metrics)} of {expected} in {_file(p, records.METRICS)}"), False
+        )
+    return Check(title, f"{plural(len(ran), 'job')} with all steps in {code(records.METRICS)}", True)
+
+
+def _rows_emitted(ran: Sequence[PointSnapshot]) -> Check | None:
+    title = "`rows_emitted > 0` all steps"
+    return _series_check(
+        title, ran, metrics.ROWS_EMITTED, lambda value: value > 0, lambda values: [*map(count, values)]
+    )
+
+
+def _grad_norm_finite(ran: Sequence[PointSnapshot]) -> Check | None:
+    return _series_check("`grad_norm` finite", ran, metrics.GRAD_NORM, math.isfinite, statistics)
+
+
+def _series_check(
+    title: str,
+    ran: Sequence[PointSnapshot],
+    names: metrics.Names,
+    holds: Callable[[float], bool],
+    formatted: Callable[[list[float]], list[str]],
+) -> Check | None:
+    """Every value of one metric holds; evidence is the common series, or the range over jobs."""
+    found = [(point, metrics.series(point, names)) for point in ran]
+    found = [(point, values) for point, values in found if values]
+    if not found:
+        return None
+    bad = {point.id: [step for step, value in values.items() if not holds(value)] for point, values in found}
+    failing = [point for point, _ in found if bad[point.id]]
+    if failing:
+        return Check(title, _problems(failing, lambda p: f"step {bad[p.id][0]} in {_file(p, records.METRICS)}"), False)
+    values = [value for _, series in found for value in series.values()]
+    low, high = formatted([min(values), max(values)])
+    scope = "all jobs" if len(found) == len(ran) else f"{len(found)} of {len(ran)} jobs"
+    figures = low if low == high else f"{low} to {high}"
+    return Check(title, f"{figures} across {scope} ({code(names[0])} in {code(records.METRICS)})", True)
+
+
+def _no_cuda_errors(ran: Sequence[PointSnapshot]) -> Check | None:
+    if not ran:
+        return None
+    bad = [point for point in ran if _cuda_or_nan(point)]
+    title = "No CUDA errors / NaN"
+    if bad:
+        return Check(title, _problems(bad, _cuda_or_nan), False)
+    valid = sum(file.valid for point in ran for file in point.npz)
+    parts = ["logs clean" if not any(len(p.attempts) > 1 for p in ran) else "logs of the deciding attempts clean"]
+    parts += ["metrics finite"] if any(point.metrics for point in ran) else []
+    parts += [f"{count(valid)} valid NPZ positions, 0 NaN"] if valid else []
+    recovered = [point for point in ran if any(attempt.verdict == "gpu_oom" for attempt in point.attempts[:-1])]
+    parts += [f"out of memory before, on a smaller pool: {jobs(recovered, len(ran))}"] if recovered else []
+    return Check(title, "; ".join(parts), True)
+
+
+def _cuda_or_nan(point: PointSnapshot) -> str:
+    """What is wrong with a point in this respect; empty when nothing is."""
+    lines = [line for line in point.evidence if point.state != "succeeded" and "cuda" in line.lower()]
+    if lines or point.verdict == "gpu_oom":
+        return lines[0] if lines else "gpu_oom"
+    lost = sum(file.nan_in_valid for file in point.npz)
+    if lost:
+        return f"{count(lost)} NaN among valid scores"
+    watched = sorted(
+        name for values in point.metrics.values() for name, value in values.items() if not math.isfinite(value)
+    )
+    return next((f"{name} is not finite" for name in watched if name.startswith(_WATCHED)), "")
+
+
+def _npz_intact(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check | None:
+    files = [file for point in ran for file in point.npz]
+    if not ran or (not files and not snapshot.expected_npz):
+        return None
+    expected = snapshot.expected_npz or 0
+    bad = [point for point in ran if len(point.npz) < expected or any(file.error for file in point.npz)]
+    if bad:
+        return Check("NPZ intact", _problems(bad, lambda p: _npz_problem(p, expected)), False)
+    return Check("NPZ intact", f"{plural(len(files), 'file')} of {plural(len(ran), 'job')} read without pickle", True)
+
+
+def _npz_problem(point: PointSnapshot, expected: int) -> str:
+    broken = next((file for file in point.npz if file.error), None)
+    return f"{broken.file}: {broken.error}" if broken else f"{len(point.npz)} of {plural(expected, 'file')}"
+
+
+def _problems(points: Sequence[PointSnapshot], what: Callable[[PointSnapshot], str]) -> str:
+    """`job`: what, for the first few; how many more."""
+    named = [f"{codes([point.name])}: {text(what(point)[:_LONGEST_EVIDENCE])}" for point in points[:_MOST_PROBLEMS]]
+    rest = len(points) - _MOST_PROBLEMS
+    return "; ".join(named) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _file(point: PointSnapshot, name: str) -> str:
+    return f"{point.folder}/{name}" if point.folder else name

@@ -1,0 +1,176 @@
+"""A sweep as a report sees it: plain frozen records, filled from the store by whoever draws the report.
+
+There is no database and no clock in this package. The same snapshot always gives the same bytes, and a snapshot
+survives a round trip through JSON, so a report can be drawn again from a file when the sweep's folders are long gone.
+
+Times are seconds since the epoch, sizes are bytes. None means "not known", and the report leaves it out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+Scalar = str | int | float | bool | None
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class GitState:
+    """The repository a sweep was started from."""
+
+    commit: str
+    """Full hash."""
+    branch: str | None = None
+    """None when HEAD is detached."""
+    dirty: bool | None = None
+    """Changed or untracked files stand beside the commit; None when git could not tell in time."""
+    diff_sha256: str | None = None
+    """Of those changes; equal hashes mean equal changes. None for a clean tree."""
+    remote: str | None = None
+    """Name of the remote that the branch follows, else of the first one."""
+    remote_url: str | None = None
+    """Without user, password or query."""
+    pushed: bool | None = None
+    """The remote was seen holding the commit, as of the last fetch or push; None without a remote."""
+
+
+@dataclass(frozen=True)
+class NpzSnapshot:
+    """Influence scores of one step: statistics in float64 over valid positions."""
+
+    file: str
+    """Relative to the attempt folder."""
+    step: int | None = None
+    error: str | None = None
+    """Why it could not be read; the statistics are then left out."""
+    responses: int = 0
+    valid: int = 0
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    nan_in_valid: int = 0
+
+
+@dataclass(frozen=True)
+class AttemptSnapshot:
+    """One try of a point."""
+
+    n: int
+    pool: str | None = None
+    state: str = ""
+    verdict: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    """One sentence, from the verdict."""
+    started_at: float | None = None
+    ended_at: float | None = None
+    gpu_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class PointSnapshot:
+    """One configuration with what its deciding attempt left behind."""
+
+    id: str
+    name: str
+    parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    """Every axis of the sweep, replicate axes included."""
+    replicate: Mapping[str, Scalar] = field(default_factory=dict)
+    state: str = "planned"
+    verdict: str | None = None
+    reason: str | None = None
+    anomalies: tuple[tuple[str, str], ...] = ()
+    """(code, message)."""
+    attempts: tuple[AttemptSnapshot, ...] = ()
+    """Ascending; the last one decides."""
+    metrics: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """step -> name -> value."""
+    npz: tuple[NpzSnapshot, ...] = ()
+    card_bytes: int | None = None
+    """Physical memory of one card."""
+    gpu_peak_bytes: int | None = None
+    """NVML's peak over all cards."""
+    host_peak_bytes: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    evidence: tuple[str, ...] = ()
+    """What the verdict stands on, each as `file:line: words` or `file: words`."""
+    folder: str | None = None
+    """The deciding attempt's folder, relative to the report."""
+
+    def has_anomaly(self, code: str) -> bool:
+        return any(code == found for found, _ in self.anomalies)
+
+
+@dataclass(frozen=True)
+class SweepSnapshot:
+    """Everything a report says."""
+
+    name: str
+    description: str = ""
+    created_at: float | None = None
+    finished_at: float | None = None
+    state: str = ""
+    spec_path: str | None = None
+    command: str | None = None
+    """As typed, for the reader who wants to run it again."""
+    config: str | None = None
+    profile: str | None = None
+    overrides: tuple[str, ...] = ()
+    """Fixed for all points."""
+    axes: tuple[str, ...] = ()
+    """Names of `PointSnapshot.parameters` in the sweep file's order, replicate axes last."""
+    points: tuple[PointSnapshot, ...] = ()
+    expected_steps: int | None = None
+    expected_npz: int | None = None
+    """Files a point should leave."""
+    git: GitState | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions and hardware, in the order to print them."""
+    gpu_hours: float | None = None
+    gpu_hours_limit: float | None = None
+
+    def to_json(self) -> str:
+        """Equal snapshots give equal text. NaN and infinities are written as Python's json does."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SweepSnapshot:
+        """The inverse of `to_json`. Unknown keys are ignored, missing ones take their defaults.
+
+        Raises:
+            ValueError: not JSON, not an object, or a record lacks a required key.
+        """
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"a snapshot is a JSON object, not {type(data).__name__}")
+        points = tuple(_point(point) for point in data.get("points", ()))
+        git = data.get("git")
+        return _build(cls, data, points=points, git=_build(GitState, git) if git else None)
+
+
+def _point(data: Mapping[str, Any]) -> PointSnapshot:
+    return _build(
+        PointSnapshot,
+        data,
+        anomalies=tuple((code, message) for code, message in data.get("anomalies", ())),
+        attempts=tuple(_build(AttemptSnapshot, attempt) for attempt in data.get("attempts", ())),
+        metrics={int(step): dict(values) for step, values in data.get("metrics", {}).items()},
+        npz=tuple(_build(NpzSnapshot, file) for file in data.get("npz", ())),
+    )
+
+
+def _build(record: type[_T], data: Mapping[str, Any], **parsed: Any) -> _T:
+    known = {f.name for f in dataclasses.fields(record)}  # type: ignore[arg-type]
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known}
+    try:
+        return record(**{**plain, **parsed})
+    except TypeError as error:
+        raise ValueError(f"{record.__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Tests mirror the packages; shared pieces are imported as `tests.<folder>.<name>`."""

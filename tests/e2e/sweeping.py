@@ -1,0 +1,79 @@
+"""Running the product as a user does: a subprocess, a state folder, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Product:
+    """`python -m orchestrator` on one state folder."""
+
+    root: Path
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words, "--root", str(self.root)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+
+    def run(self, *words: str, timeout: float = 120) -> tuple[int, str]:
+        """Exit code and output of one command, waited for."""
+        process = self.start(*words)
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output
+
+    def start_and_kill(self, *words: str, after: float) -> bool:
+        """SIGKILL the orchestrator `after` seconds; its jobs are in sessions of their own. False when it was done before."""
+        process = self.start(*words)
+        try:
+            process.communicate(timeout=after)
+            return False
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "--json")[1])
+
+    def collect(self, folder: Path) -> Any:
+        command = [sys.executable, "-m", "orchestrator", "collect", str(folder), "--json"]
+        return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+    def attempt_folders(self, sweep: str) -> list[Path]:
+        return sorted(path.parent for path in self.root.glob(f"sweeps/{sweep}/*/*/attempt.json"))
+
+    def report(self, sweep: str) -> str:
+        return (self.root / "sweeps" / sweep / "report.md").read_text()
+
+
+def completions(product: Product, sweep: str) -> dict[str, int]:
+    """How often each point ran to its end, by the wrappers' own words."""
+    count: dict[str, int] = {}
+    for folder in product.attempt_folders(sweep):
+        outcome = folder / "outcome.json"
+        done = outcome.exists() and json.loads(outcome.read_text())["exit_code"] == 0
+        count[folder.parent.name] = count.get(folder.parent.name, 0) + done
+    return count
+
+
+def without_clock(report: str) -> str:
+    """The report without what differs from run to run whatever happens: times of day, durations, measured memory."""
+    text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?( UTC)?", "TIME", report)
+    return re.sub(r"\d+(\.\d+)? (GiB|MiB)", "MEMORY", text)

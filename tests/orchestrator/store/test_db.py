@@ -1,0 +1,125 @@
+"""The store's promises: guarded changes with their events, re-entrant sweeps, and nothing lost between processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.clock import FakeClock
+from orchestrator.errors import StoreError, UsageError
+from orchestrator.ledger import AttemptRow, SweepRow
+from orchestrator.model import AttemptState, Point, PointState
+from orchestrator.store import Store
+
+
+def sweep(name: str = "s") -> SweepRow:
+    return SweepRow(name, "", "s.yaml", {}, "fake", None, "sweep s.yaml", None, {}, created_at=1.0)
+
+
+def points(*ids: str) -> list[Point]:
+    return [
+        Point(id_, index, f"name-{id_}", {"x": index}, {}, (f"x={index}",), {"x": index}, id_ * 8)
+        for index, id_ in enumerate(ids)
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store.open(tmp_path / "a" / "orchestrator.db", FakeClock())
+    store.put_sweep(sweep(), points("a", "b"))
+    return store
+
+
+def first_attempt(store: Store) -> AttemptRow:
+    (point, *_) = store.points("s")
+    store.move_point(point, PointState.READY)
+    (point, *_) = store.points("s")
+    row = AttemptRow("s", point.id, 1, "token", "s-a-1", None, AttemptState.CREATED, 1.0)
+    assert store.start_attempt(point, row)
+    return store.attempts("s")[0]
+
+
+def test_a_second_writer_that_saw_the_old_state_changes_nothing(store: Store) -> None:
+    (seen, *_) = store.points("s")
+    assert store.move_point(seen, PointState.READY)
+    events = len(store.events("s"))
+    assert not store.move_point(seen, PointState.READY)
+    assert len(store.events("s")) == events
+
+
+def test_an_illegal_transition_is_a_programming_error(store: Store) -> None:
+    with pytest.raises(AssertionError, match="planned -> succeeded"):
+        store.move_point(store.points("s")[0], PointState.SUCCEEDED)
+
+
+def test_every_change_of_state_leaves_one_event(store: Store) -> None:
+    attempt = first_attempt(store)
+    for state in (AttemptState.SUBMITTING, AttemptState.SUBMITTED, AttemptState.RUNNING, AttemptState.ENDED):
+        moved = store.move_attempt(attempt, state)
+        assert moved is not None
+        attempt = moved
+    changes = [(event.from_state, event.to_state) for event in store.events("s") if event.attempt == 1]
+    assert changes == [
+        (None, "created"), ("created", "submitting"), ("submitting", "submitted"),
+        ("submitted", "running"), ("running", "ended"),
+    ]  # fmt: skip
+
+
+def test_a_point_is_started_by_one_of_many_racing_writers(store: Store) -> None:
+    (point, *_) = store.points("s")
+    store.move_point(point, PointState.READY)
+    (point, *_) = store.points("s")
+    row = AttemptRow("s", point.id, 1, "token", "s-a-1", None, AttemptState.CREATED, 1.0)
+    won: list[bool] = []
+    threads = [threading.Thread(target=lambda: won.append(store.start_attempt(point, row))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 7 + [True]
+    assert len(store.attempts("s")) == 1
+
+
+def test_running_a_changed_sweep_file_again_keeps_what_ran(store: Store) -> None:
+    first_attempt(store)
+    store.put_sweep(sweep(), points("a", "c"))
+    assert {row.id: row.state for row in store.points("s")} == {
+        "a": PointState.ACTIVE, "b": PointState.SKIPPED, "c": PointState.PLANNED,
+    }  # fmt: skip
+    store.put_sweep(sweep(), points("a", "b", "c"))
+    assert store.points("s")[1].state is PointState.PLANNED
+
+
+def test_rows_come_back_as_they_were_written(store: Store, tmp_path: Path) -> None:
+    attempt = first_attempt(store)
+    again = Store.open(tmp_path / "a" / "orchestrator.db", FakeClock())
+    assert again.sweep("s") == sweep()
+    assert again.config("s", "b") == {"x": 1}
+    assert again.attempts("s") == [attempt]
+    assert dataclasses.asdict(again.points("s")[1])["overrides"] == ("x=1",)
+
+
+def test_an_unknown_sweep_names_the_known_ones(store: Store) -> None:
+    with pytest.raises(UsageError, match="no sweep named 'x'; known: s"):
+        store.sweep("x")
+
+
+def test_a_database_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orchestrator.db"
+    Store.open(path, FakeClock()).close()
+    script = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('update meta set value = 99'); c.commit()"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(StoreError, match="schema version 99"):
+        Store.open(path, FakeClock())
+
+
+def test_a_file_that_is_no_database_gives_a_clear_message(tmp_path: Path) -> None:
+    path = tmp_path / "orchestrator.db"
+    path.write_text("not a database, and long enough to be looked at " * 50)
+    with pytest.raises(StoreError, match="cannot open the database"):
+        Store.open(path, FakeClock())

@@ -1,0 +1,132 @@
+"""Tables hold any text: whatever a name contains, each row has the same number of cells and stays on its line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.markdown import Column, code, key_values, table, text
+from reports.report import render
+from reports.snapshot import AttemptSnapshot, NpzSnapshot, PointSnapshot, SweepSnapshot
+
+hostile = st.text(st.sampled_from("a|\\`\n\r\t <>*_#\x00\x1c\x85\u2028é漢💥\ud800")) | st.text()
+
+
+def cells(row: str) -> int:
+    """Cells of a table row for a parser that takes a pipe after any backslash as text."""
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
+def strict_cells(row: str) -> int:
+    """Cells for a parser in which two backslashes before a pipe leave the pipe bare."""
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) - 1
+
+
+def assert_tables_are_valid(report: str) -> None:
+    for block in re.split(r"\n\n+", report.strip("\n")):
+        lines = block.split("\n")
+        if not lines[0].startswith("| "):
+            continue
+        assert len(lines) >= 3
+        assert re.fullmatch(r"\|( ---:? \|)+", lines[1])
+        assert {cells(line) for line in lines} == {strict_cells(line) for line in lines} == {cells(lines[1])}
+
+
+@given(st.lists(st.tuples(hostile, hostile), min_size=1))
+def test_any_cell_stays_in_its_cell(rows: list[tuple[str, str]]) -> None:
+    columns = [
+        Column("n", [str(n) for n in range(len(rows))], numeric=True),
+        Column("text", [text(row[0]) for row in rows]),
+        Column("code", [code(row[1]) for row in rows]),
+    ]
+    drawn = table(columns)
+    assert len(drawn.splitlines()) == len(rows) + 2
+    assert_tables_are_valid(drawn)
+    drawn.encode()
+
+
+@given(
+    name=hostile,
+    axis=hostile,
+    value=hostile,
+    message=hostile,
+    metrics=st.dictionaries(
+        st.integers(0, 9),
+        st.dictionaries(
+            st.sampled_from(["actor/grad_norm", "influence_trace/rows_emitted", "timing_s/update_actor", "actor/x"]),
+            st.floats() | st.floats(0, 1e7),
+        ),
+        max_size=5,
+    ),
+    scores=st.tuples(*[st.none() | st.floats()] * 4),
+    times=st.tuples(*[st.none() | st.floats(0, 4e9)] * 2),
+    state=st.sampled_from(["succeeded", "failed", "active", "skipped"]),
+)
+def test_any_snapshot_renders_valid_tables(name, axis, value, message, metrics, scores, times, state) -> None:  # type: ignore[no-untyped-def]
+    point = PointSnapshot(
+        id="p",
+        name=name,
+        parameters={axis: value},
+        state=state,
+        verdict=None if state == "active" else message,
+        reason=message,
+        anomalies=((message, name), ("memory_metric_unreliable", message)),
+        attempts=(
+            AttemptSnapshot(1, value, reason=message),
+            AttemptSnapshot(2, name, started_at=times[0], ended_at=times[1]),
+        ),
+        metrics=metrics,
+        npz=(NpzSnapshot(name, 1, None, 1, 5, *scores), NpzSnapshot(name, 2, message)),
+        evidence=(message, name),
+    )
+    other = PointSnapshot("q", "other", {axis: 1})
+    snapshot = SweepSnapshot(
+        name,
+        message,
+        *times,
+        state,
+        value,
+        message,
+        axes=(axis,),
+        points=(point, other),
+        expected_steps=2,
+        expected_npz=2,
+    )
+    report = render(snapshot)
+    assert_tables_are_valid(report)
+    assert report == render(snapshot)
+    report.encode()
+
+
+@pytest.mark.parametrize(
+    ("words", "span"),
+    [
+        ("plain", "`plain`"),
+        ("a|b", r"`a\|b`"),
+        ("tick ` inside", "``tick ` inside``"),
+        ("`edge", "`` `edge ``"),
+        ("two\nlines", "`two lines`"),
+        ("back\\|slash", "back&#92;&#124;slash"),
+        ("  \n", ""),
+    ],
+)
+def test_code_spans(words: str, span: str) -> None:
+    assert code(words) == span
+
+
+def test_html_in_text_becomes_visible() -> None:
+    assert text("<class 'int'> is not 3 < 4") == r"\<class 'int'> is not 3 < 4"
+
+
+def test_empty_columns_and_rows_are_left_out() -> None:
+    assert table([Column("A", ["1", "2"]), Column("B", ["", ""])]) == "| A |\n| --- |\n| 1 |\n| 2 |"
+    assert table([Column("A", [])]) == ""
+    assert key_values(("K", "V"), [("a", ""), ("b", "1")]) == "| K | V |\n| --- | --- |\n| b | 1 |"
+
+
+def test_columns_of_unequal_length_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        table([Column("A", ["1"]), Column("B", ["1", "2"])])

@@ -1,0 +1,174 @@
+"""verl's synchronous trainer with an influence trace in every step: `trainer.v1.trainer_mode=influence_sync`.
+
+Runs on the driver. It asks the ranks for scores, writes the step's NPZ file and logs the trace's metrics. Everything else is
+verl's: sampling, rewards, advantages, the update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
+
+from trainer_ext.influence import InfluenceConfig
+from trainer_ext.verl_plugin import metrics as names
+from trainer_ext.verl_plugin.responses import acceptance, first_tokens
+from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
+from trainer_ext.writer import ScoredResponse, output_dir, write_step
+
+POLL_INTERVAL_S = 0.05
+"""How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
+SETTINGS = ("enable", "accepted_threshold", "profile_timing")
+"""Keys of the `influence` section that are the plugin's; the others are fields of InfluenceConfig."""
+
+
+def split_settings(section: Mapping[str, Any]) -> tuple[InfluenceConfig, dict[str, Any]]:
+    """(what to score, how this plugin goes about it) from the `influence` section of the job's config.
+
+    Raises:
+        ValueError: an unknown key or a bad value.
+    """
+    settings = {key: section[key] for key in SETTINGS}
+    return InfluenceConfig.from_mapping({key: section[key] for key in section if key not in SETTINGS}), settings
+
+
+def prompts_per_rank(uids: list[str], lengths: list[int], ranks: int) -> list[int] | None:
+    """An order of rows that keeps each prompt's responses on one rank, with about equal work for all.
+
+    Ranks take equal, consecutive shares of the order. None where prompts cannot be dealt out evenly.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, uid in enumerate(uids):
+        groups.setdefault(uid, []).append(row)
+    members = list(groups.values())
+    if len(members) % ranks or len({len(rows) for rows in members}) > 1:
+        return None
+    work = calculate_workload(torch.tensor(lengths))
+    shares = get_seqlen_balanced_partitions(
+        [float(work[rows].sum()) for rows in members], k_partitions=ranks, equal_size=True
+    )
+    return [row for share in shares for group in share for row in members[group]]
+
+
+class InfluenceTrainer(PPOTrainerSync):
+    """PPOTrainerSync, and the trace."""
+
+    def __init__(self, config: DictConfig) -> None:
+        section = OmegaConf.to_container(config.influence, resolve=True)
+        self._influence, self._settings = split_settings(section)
+        super().__init__(config)
+        self._memory: names.PeakSampler | None = None
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        self.trainer_mode = "sync"  # verl branches on this name, not on the class
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = POLL_INTERVAL_S
+        return buffer
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in (Role.ActorRolloutRef, Role.ActorRollout, Role.Actor):
+            if role in self.role_worker_mapping:
+                self.role_worker_mapping[role] = ray.remote(InfluenceWorker)
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        print(names.setup_line(self._influence, self._settings), flush=True)
+        if self.config.trainer.device == "cpu":
+            root = names.job_root(psutil.Process())
+            self._memory = names.PeakSampler(lambda: names.process_tree_bytes(root)).start()
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], **kwargs: Any) -> KVBatchMeta:
+        batch = super()._balance_batch(batch, metrics, **kwargs)
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        if ranks > 1 and self._influence.scope == "per_prompt":
+            uids = [key.rsplit("_", 2)[0] for key in batch.keys]
+            order = prompts_per_rank(uids, [tag["seq_len"] for tag in batch.tags], ranks)
+            if order is None:
+                print(f"[influence_trace] {len(set(uids))} prompts do not divide over {ranks} ranks; groups are split")
+            else:
+                batch.reorder(order)
+        return batch
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        if not self._settings["enable"]:
+            return super()._update_actor(batch, metrics)
+        batch.extra_info[REQUEST] = {"config": dataclasses.asdict(self._influence), **self._settings}
+        if self._influence.output_function == "training_loss":
+            batch = super()._update_actor(batch, metrics)
+            self._trace(batch, metrics)
+        else:
+            self._trace(batch, metrics)
+            batch = super()._update_actor(batch, metrics)
+        del batch.extra_info[REQUEST]
+        return batch
+
+    def _trace(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+        """Score the batch on its ranks, write the step's file, fill in metrics and timings."""
+        with marked_timer("influence", self.timing_raw):
+            scored = self.actor_rollout_wg.compute_influence(batch)
+            report = names.combine_ranks(_as_list(scored.extra_info[REPORT]))
+            rows = self._rows(batch)
+            write_step(output_dir(), self.global_steps, rows, self._meta(report))
+        for phase, seconds in report["timing"].items():
+            self.timing_raw[f"influence_{phase}"] = seconds
+        peak = self._memory.read() if self._memory else report["memory_peak_bytes"]
+        residuals = [m["residual"] for m in report["modules"].values() if m["residual"] is not None]
+        metrics.update(
+            {
+                names.ROWS: len(rows),
+                names.TOKENS: report["tokens"],
+                names.SCORED_TOKENS: report["scored_tokens"],
+                names.MEMORY: peak / names.GIB,
+                **({names.RESIDUAL: max(residuals)} if residuals else {}),
+            }
+        )
+
+    def _rows(self, batch: KVBatchMeta) -> list[ScoredResponse]:
+        fields = ["responses", "advantages", "uid", "rm_scores", "extra_fields", SCORES, MASK]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        rewards = torch.stack([row.sum() for row in data["rm_scores"].unbind()])
+        accepted = acceptance(rewards, data["extra_fields"].tolist(), self._settings["accepted_threshold"])
+        advantages = first_tokens(data["advantages"])
+        columns = zip(
+            batch.tags,
+            data["responses"].unbind(),
+            data[SCORES].unbind(),
+            data[MASK].unbind(),
+            accepted.tolist(),
+            advantages.tolist(),
+            data["uid"].tolist(),
+            strict=True,
+        )
+        return [
+            ScoredResponse(tokens.numpy(), scores.numpy(), mask.numpy(), accepted, advantage, uid)
+            for tag, tokens, scores, mask, accepted, advantage, uid in columns
+            if not tag.get("is_padding", False)
+        ]
+
+    def _meta(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        return {"config": dataclasses.asdict(self._influence), "settings": self._settings, "modules": report["modules"]}
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kwargs: Any
+    ) -> None:
+        # verl times the update around our hook: give back what the trace took of it
+        timing_raw["update_actor"] = timing_raw.get("update_actor", 0.0) - timing_raw.get("influence", 0.0)
+        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
+
+
+def _as_list(reports: Any) -> list[Any]:
+    """Non-tensor answers come as a list, one for each rank, or alone."""
+    return list(reports) if isinstance(reports, list | tuple) else [reports]
