@@ -10,12 +10,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.compose import fill, job_section
 from orchestrator.identity import job_name
+from orchestrator.job_section import fill, job_section
 from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import AttemptState, Pool
 from orchestrator.paths import AttemptPaths, RootPaths
-from orchestrator.spec import SweepSpec
+from orchestrator.spec_model import SweepSpec
 from trainer_ext.records import AttemptSpec, write_atomic
 
 

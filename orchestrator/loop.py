@@ -13,10 +13,12 @@ from typing import Protocol
 from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import collect_attempt
+from orchestrator.collect.heartbeat import read_heartbeat
 from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
 from orchestrator.launch import Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import AttemptState, PointState, Pool, Resources
+from orchestrator.paths import AttemptPaths
 from orchestrator.plan import (
     Action,
     Block,
@@ -35,7 +37,7 @@ from orchestrator.plan import (
     plan,
 )
 from orchestrator.policy import Act, Decision, RetryRules, Tried, decide
-from orchestrator.spec import SweepSpec
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.anomalies import find_anomalies
@@ -173,7 +175,7 @@ class Drive:
         return JobRequest(
             name=attempt.job_name,
             token=attempt.token,
-            attempt_dir=self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir,
+            attempt_dir=self._folder(attempt).dir,
             pool=self.pools.get(attempt.pool or ""),
             resources=Resources(
                 gpus=wanted.gpus,
@@ -198,7 +200,17 @@ class Drive:
         for attempt in attempts:
             status = statuses.get(attempt.handle or "")
             changed |= status is not None and self._observe(attempt, status)
+            changed |= self._notice_step(attempt)
         return changed
+
+    def _notice_step(self, attempt: AttemptRow) -> bool:
+        """A running attempt that completed another step is logged again."""
+        heartbeat = read_heartbeat(self._folder(attempt))
+        if heartbeat is None or (heartbeat.step or 0) <= self._steps.get(attempt.token, 0):
+            return False
+        self._steps[attempt.token] = heartbeat.step or 0
+        self.store.mark_unlogged(attempt.sweep, attempt.point)
+        return True
 
     def _observe(self, attempt: AttemptRow, status: JobStatus) -> bool:
         now = self.clock.now()
@@ -229,14 +241,16 @@ class Drive:
         return False
 
     def _ref(self, attempt: AttemptRow) -> JobRef:
-        folder = self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir
-        return JobRef(handle=attempt.handle or "", name=attempt.job_name, token=attempt.token, attempt_dir=folder)
+        return JobRef(attempt.handle or "", attempt.job_name, attempt.token, self._folder(attempt).dir)
+
+    def _folder(self, attempt: AttemptRow) -> AttemptPaths:
+        return self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n)
 
     # ---- ending ----------------------------------------------------------------------------------------------------
 
     def _collect(self, attempt: AttemptRow) -> bool:
         evidence = collect_attempt(
-            self.site.paths.attempt(attempt.sweep, attempt.point, attempt.n).dir,
+            self._folder(attempt).dir,
             backend_ended=True,
             gone=attempt.gone,
             scheduler_reason=attempt.scheduler_reason,

@@ -13,7 +13,8 @@ from orchestrator.expand import expand
 from orchestrator.model import Point, Pool
 from orchestrator.plan import Limits
 from orchestrator.policy import RetryRules
-from orchestrator.spec import SweepSpec, load
+from orchestrator.spec import load
+from orchestrator.spec_model import SweepSpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from orchestrator.model import AttemptState
 from orchestrator.paths import AttemptPaths, RootPaths
 from orchestrator.sinks.base import Artifact, AttemptRecord, MetricRow, PointRecord, Sink, SweepRecord, metric_rows
 from orchestrator.snapshot import axes
-from orchestrator.spec import SweepSpec
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.evidence import GIB, Evidence

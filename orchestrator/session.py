@@ -14,9 +14,10 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator.clock import Clock
-from orchestrator.compose import job_section
+from orchestrator.collect.heartbeat import read_heartbeat
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
 from orchestrator.git_state import read_git_state
+from orchestrator.job_section import job_section
 from orchestrator.launch import Site
 from orchestrator.ledger import AttemptRow, SweepRow
 from orchestrator.lock import SweepLock
@@ -29,9 +30,8 @@ from orchestrator.progress import Pulse
 from orchestrator.recording import Recorder, sweep_record
 from orchestrator.sinks.base import Artifact, Sink
 from orchestrator.snapshot import write_report
-from orchestrator.spec import SweepSpec
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
-from trainer_ext.records import Heartbeat
 
 POLL_LOCAL_S = 0.5
 POLL_CLUSTER_S = 10.0
@@ -114,11 +114,7 @@ class Session:
         return {attempt.token: self._pulse(attempt) for attempt in live}
 
     def _pulse(self, attempt: AttemptRow) -> Pulse:
-        paths = self.paths.attempt(attempt.sweep, attempt.point, attempt.n)
-        try:
-            heartbeat = Heartbeat.from_json(paths.heartbeat.read_bytes())
-        except (OSError, ValueError):
-            heartbeat = None
+        heartbeat = read_heartbeat(self.paths.attempt(attempt.sweep, attempt.point, attempt.n))
         return Pulse(heartbeat, job_section(self.store.config(attempt.sweep, attempt.point), self.spec).expected_steps)
 
 

@@ -11,7 +11,7 @@ from orchestrator.ledger import AttemptRow, PointRow, SweepRow
 from orchestrator.model import PointState, Scalar
 from orchestrator.paths import RootPaths
 from orchestrator.plan import View
-from orchestrator.spec import SweepSpec
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.evidence import Evidence

@@ -18,7 +18,7 @@ from orchestrator.model import Pool, Resources, Scalar
 from orchestrator.yaml_source import KeyPath, Source
 
 SWEEP_NAME_LENGTH = 40
-DEFAULT_ALIAS = {"seed": "data.seed"}
+DEFAULT_ALIAS = {"seed": "seed"}
 """Short names that need no declaration."""
 IDENTITY_EXCLUDE = (
     "trainer.experiment_name",

@@ -34,6 +34,7 @@ from trainer_ext.records import ENV_ATTEMPT_TOKEN, Claim, Heartbeat, Outcome
 WRAPPER_LOG = "wrapper.log"
 FOREIGN_SILENCE_S = 600.0
 """A job of another machine counts as gone when its heartbeat, due every second, did not change for this long."""
+_VISIBLE_WITHIN_S = 1.0
 _START_TOLERANCE_S = 1.0
 """Two processes may compute the start of a third differently by some clock ticks."""
 
@@ -80,7 +81,9 @@ class LocalBackend:
                 pid = _spawn(command, {**os.environ, ENV_ATTEMPT_TOKEN: request.token}, log.fileno())
         except OSError as error:
             raise BackendError(f"{request.name}: cannot start the job wrapper: {error}") from error
-        handle = str(_handle(psutil.Process(pid)))  # ours until we reap it, so it is there
+        process = psutil.Process(pid)  # ours until we reap it, so it is there
+        self._wait_until_visible(process, request.token)
+        handle = str(_handle(process))
         self._children[handle] = pid
         return handle
 
@@ -154,6 +157,14 @@ class LocalBackend:
             return JobStatus(JobState.RUNNING) if seen else None
         return JobStatus(JobState.GONE) if now - seen[1] >= FOREIGN_SILENCE_S else None
 
+    def _wait_until_visible(self, process: psutil.Process, token: str) -> None:
+        """The kernel shows the environment of a new program a moment after it started; before that `find` is blind."""
+        deadline = self._clock.now() + _VISIBLE_WITHIN_S
+        while processes.is_alive(process) and not processes.carries_token(process.pid, token):
+            if self._clock.now() >= deadline:
+                return
+            self._clock.sleep(0.001)
+
     def _reap(self) -> None:
         """Note the exit codes of our own wrappers; without it they would stay zombies."""
         for handle, pid in list(self._children.items()):
@@ -167,7 +178,7 @@ class LocalBackend:
                 self._exit_codes[handle] = os.waitstatus_to_exitcode(status)
 
 
-def _spawn(command: Sequence[str], environ: Mapping[str, str], log: int) -> int:
+def _spawn(command: list[str], environ: Mapping[str, str], log: int) -> int:
     """Start a process of a session of its own, so that no Ctrl-C meant for us reaches it; return its pid."""
     return os.posix_spawn(
         command[0],

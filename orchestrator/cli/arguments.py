@@ -19,7 +19,9 @@ ENV_DATABASE = "ORCHESTRATOR_DB"
 
 def add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--root", metavar="DIR", help=f"state folder (default: ${ENV_ROOT}, else {DEFAULT_ROOT}/ in the working directory)"
+        "--root",
+        metavar="DIR",
+        help=f"state folder (default: ${ENV_ROOT}, else {DEFAULT_ROOT}/ in the working directory)",
     )
 
 

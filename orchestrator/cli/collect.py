@@ -25,7 +25,9 @@ CARDS_MIB = {"a100-40": 40_960, "a100": 81_920, "h100": 81_559, "h200": 143_771}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a run's folder")
-    parser.add_argument("--pool", metavar="NAME", help=f"the card, where the log does not name it: {', '.join(CARDS_MIB)}")
+    parser.add_argument(
+        "--pool", metavar="NAME", help=f"the card, where the log does not name it: {', '.join(CARDS_MIB)}"
+    )
     add_json(parser)
 
 

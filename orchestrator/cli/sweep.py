@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    words = [*args.assignments, *([f"budget.max_parallel={args.max_parallel}"] if args.max_parallel is not None else [])]
+    words = [
+        *args.assignments,
+        *([f"budget.max_parallel={args.max_parallel}"] if args.max_parallel is not None else []),
+    ]
     planned = plan_sweep(args.spec, words, args.backend, args.profile)
     if args.dry_run:
         show(planned)

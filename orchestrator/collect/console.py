@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.collect.step_lines import StepStore, parse_steps
+from orchestrator.collect.step_lines import StepStore, parse_line
 from orchestrator.collect.total_steps import TotalSteps
 from orchestrator.collect.tracebacks import HEADER, Traceback, TracebackFollower
 from orchestrator.model import Verdict
@@ -85,7 +85,7 @@ class ConsoleParser:
         self._steps = StepStore()
         self._total = TotalSteps()
         self._tracebacks = TracebackFollower()
-        self._literals = (_STEP, _HEADER, *self._book.prefilter, *self._book.harmless_before_traceback)
+        self._literals = (_STEP, _HEADER, *self._book.literals)
         self._harmless_at = -1
         self._line = 1
         self._bytes = 0
@@ -167,17 +167,20 @@ class ConsoleParser:
             return
         plain = _COLOUR.sub(b"", raw) if b"\x1b" in raw else raw
         if _STEP in plain:
-            self._steps.add(self._line, parse_steps(plain.decode("utf-8", "replace")), unterminated=unterminated)
-        text = plain[:MAX_SIGNATURE_LINE].decode("utf-8", "replace")
+            parsed = parse_line(plain.decode("utf-8", "replace"))
+            self._steps.add(self._line, parsed.steps, unterminated=unterminated)
+            text = parsed.rest[:MAX_SIGNATURE_LINE]
+        else:
+            text = plain[:MAX_SIGNATURE_LINE].decode("utf-8", "replace")
         self._total.look(text)
-        self._look_for_signatures(plain, text)
+        self._look_for_signatures(text)
 
-    def _look_for_signatures(self, plain: bytes, text: str) -> None:
+    def _look_for_signatures(self, text: str) -> None:
         if HEADER in text:
             if self._line != self._harmless_at + 1:
                 self._add_exceptions(self._tracebacks.begin(self._line, text))
             return
-        if any(phrase in plain for phrase in self._book.harmless_before_traceback):
+        if any(phrase in text for phrase in self._book.harmless_before_traceback):
             self._harmless_at = self._line
         ended = self._tracebacks.feed(self._line, text)
         self._add_exceptions(ended)

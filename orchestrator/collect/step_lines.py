@@ -9,55 +9,74 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 # `training/global_step:1 - training/epoch:0` is a metric called global_step, not the beginning of a line
 _START = re.compile(r"(?<![_/.\-])step:(\d{1,12}) - ")
 _NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf|True|False)"
-_WRAPPED = re.compile(rf"np\.\w+\(({_NUMBER})\)|np\.(True|False)_|({_NUMBER})")
+_VALUE = re.compile(rf"np\.\w+\(({_NUMBER})\)|np\.(True|False)_|({_NUMBER})")
 _PAIR = re.compile(rf"([^\s:]\S*?):(np\.\w+\({_NUMBER}\)|np\.(?:True|False)_|{_NUMBER})(?![\w.])")
 _SEPARATOR = " - "
 _VALIDATION = ("val-", "val/")
 
 
-def parse_steps(text: str) -> list[tuple[int, dict[str, float]]]:
-    """(step, metrics) of every metric line in a piece of console text without colour codes; [] for any other text.
+@dataclass(frozen=True)
+class StepLine:
+    """What a piece of console text says about training steps, and everything else that stands in it."""
+
+    steps: tuple[tuple[int, dict[str, float]], ...]
+    """(step, metric -> value), in order."""
+    rest: str
+
+
+def parse_line(text: str) -> StepLine:
+    """Take the metric lines out of a piece of console text without colour codes.
 
     Values that are not numbers are left out. True and False count as 1 and 0.
     """
-    starts = list(_START.finditer(text))
+    starts = list(_starts(text))
+    if not starts:
+        return StepLine((), text)
+    noise = [text[: starts[0].start()]]
+    steps = []
     ends = [start.start() for start in starts[1:]] + [len(text)]
-    found = ((int(start[1]), parse_metrics(text[start.end() : end])) for start, end in zip(starts, ends, strict=True))
-    return [(step, metrics) for step, metrics in found if metrics]
+    for start, end in zip(starts, ends, strict=True):
+        metrics = _take_metrics(text[start.end() : end], noise)
+        if metrics:
+            steps.append((int(start[1]), metrics))
+    return StepLine(tuple(steps), _SEPARATOR.join(noise))
 
 
-def parse_metrics(text: str) -> dict[str, float]:
-    """`key:value - key:value ...` as a mapping; what does not look like a metric is left out."""
+def _starts(text: str) -> Iterator[re.Match[str]]:
+    at = text.find("step:")  # much faster than letting the regex search
+    while at >= 0:
+        if match := _START.match(text, at):
+            yield match
+        at = text.find("step:", at + 1)
+
+
+def _take_metrics(text: str, noise: list[str]) -> dict[str, float]:
+    """`key:value - key:value ...` as a mapping; tokens that are not just that are also appended to `noise`."""
     metrics: dict[str, float] = {}
     for token in text.split(_SEPARATOR):
-        pair = _plain_pair(token) or _pair_before_noise(token)
-        if pair is not None:
-            metrics[sys.intern(pair[0])] = pair[1]
+        key, _, value = token.rpartition(":")
+        try:
+            if not key or " " in token:
+                raise ValueError
+            metrics[sys.intern(key)] = float(value)
+        except ValueError:
+            _take_unusual(token, metrics, noise)
     return metrics
 
 
-def _plain_pair(token: str) -> tuple[str, float] | None:
-    """The common case, fast: the token is a key and a number and nothing else."""
-    key, _, value = token.rpartition(":")
-    if not key or " " in token:
-        return None
-    try:
-        return key, float(value)
-    except ValueError:
-        wrapped = _WRAPPED.fullmatch(value)
-        return (key, _number(wrapped)) if wrapped else None
-
-
-def _pair_before_noise(token: str) -> tuple[str, float] | None:
-    """A key and a number with something else behind them."""
+def _take_unusual(token: str, metrics: dict[str, float], noise: list[str]) -> None:
+    """A number in numpy's words, one with something else behind it, or no metric at all."""
     pair = _PAIR.match(token)
-    value = _WRAPPED.fullmatch(pair[2]) if pair else None
-    return (pair[1], _number(value)) if pair and value else None
+    if pair and (value := _VALUE.fullmatch(pair[2])):
+        metrics[sys.intern(pair[1])] = _number(value)
+    if pair is None or pair.end() < len(token):
+        noise.append(token)
 
 
 def _number(match: re.Match[str]) -> float:

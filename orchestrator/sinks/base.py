@@ -99,7 +99,7 @@ class PointRecord:
     npz: Sequence[MetricRow] = ()
     """Statistics of the NPZ files so far, a step each; keys begin with `npz/`."""
     summary: Mapping[str, float] = field(default_factory=dict)
-    """One figure a run (peaks, ...); keys begin with `summary/`. Taken once the attempt is judged, and then for good."""
+    """One figure a run (peaks, ...); keys begin with `summary/`. Taken once, when the attempt is judged."""
     artifacts: tuple[Artifact, ...] = ()
     """Taken once the attempt is judged; files that do not exist are left out."""
 

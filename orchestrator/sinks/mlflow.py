@@ -106,7 +106,7 @@ class MlflowSink:
         for attempt in point.attempts[:-1]:
             if attempt.n in runs:
                 self._retire(runs[attempt.n], point, attempt, sweep.run_id, run.info.run_id)
-        self._drop_old_anomalies(run, tags)
+        self._drop_old_tags(run, tags)
         self._set_tags(run, tags)
         self._add_params(run, {**point.fixed, **point.parameters})
         shift_ms = run.info.start_time - _start(latest, point)
@@ -178,10 +178,10 @@ class MlflowSink:
 
             self._client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
 
-    def _drop_old_anomalies(self, run: Any, tags: Mapping[str, str]) -> None:
-        """An anomaly that a later judgement took back."""
+    def _drop_old_tags(self, run: Any, tags: Mapping[str, str]) -> None:
+        """What no longer holds, such as an anomaly that a later judgement took back."""
         for key in run.data.tags:
-            if key.startswith(names.ANOMALY) and key not in tags:
+            if key.startswith(names.OURS) and not key.startswith(names.CURSOR) and key not in tags:
                 self._client.delete_tag(run.info.run_id, key)
 
     def _add_params(self, run: Any, params: Mapping[str, Any]) -> None:

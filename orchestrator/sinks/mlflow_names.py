@@ -17,6 +17,7 @@ NOTE = "mlflow.note.content"
 INHERITED = ("mlflow.source.", "mlflow.user")
 """Tags of the sweep that its points carry too; they fill the header of a run's page."""
 
+OURS = "orchestrator."
 KIND = "orchestrator.kind"
 SWEEP = "orchestrator.sweep"
 SWEEP_RUN = "orchestrator.sweep_run"

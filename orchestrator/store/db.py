@@ -171,6 +171,11 @@ class Store:
         with self._write() as db:
             db.execute(_point(sweep, point_id).values(unlogged=False))
 
+    def mark_unlogged(self, sweep: str, point_id: str) -> None:
+        """There is news of this point for the sinks."""
+        with self._write() as db:
+            db.execute(_point(sweep, point_id).values(unlogged=True))
+
     # ---- attempts --------------------------------------------------------------------------------------------------
 
     def attempts(self, sweep: str) -> list[AttemptRow]:

@@ -18,7 +18,7 @@ import yaml
 from orchestrator.model import Verdict
 from orchestrator.triage.evidence import Role
 
-_KEYS = frozenset({"code", "role", "verdict", "literal", "regex", "match", "reject"})
+_KEYS = frozenset({"code", "role", "verdict", "literals", "regex", "match", "reject"})
 _LISTS = ("prefilter", "advice", "harmless_before_traceback", "patterns")
 
 
@@ -27,7 +27,8 @@ class Pattern:
     code: str
     role: Role
     verdict: Verdict | None
-    literal: str
+    literals: tuple[str, ...]
+    """The regex fits only lines that contain one of these."""
     regex: re.Pattern[str]
     match: tuple[str, ...]
     """Lines that must get this code."""
@@ -39,14 +40,36 @@ class Pattern:
 class PatternBook:
     patterns: tuple[Pattern, ...]
     """In order: the first that fits a line names it."""
-    prefilter: tuple[bytes, ...]
+    prefilter: tuple[str, ...]
     """A line without any of these cannot fit any pattern."""
     advice: re.Pattern[str]
-    harmless_before_traceback: tuple[bytes, ...]
+    harmless_before_traceback: tuple[str, ...]
+
+    @property
+    def literals(self) -> tuple[bytes, ...]:
+        """Lines without any of these say nothing that this book knows of."""
+        return tuple(text.encode() for text in (*self.prefilter, *self.harmless_before_traceback))
+
+    @functools.cached_property
+    def _by_word(self) -> dict[str, tuple[int, ...]]:
+        """Word of the prefilter -> places of the patterns that lines with this word may fit."""
+        return {
+            word: tuple(
+                place
+                for place, pattern in enumerate(self.patterns)
+                if any(word in literal for literal in pattern.literals)
+            )
+            for word in self.prefilter
+        }
 
     def classify(self, line: str) -> Pattern | None:
         """The pattern that fits a line without colour codes, or None."""
-        candidates = [pattern for pattern in self.patterns if pattern.literal in line]
+        words = [word for word in self._by_word if word in line]
+        if not words:
+            return None
+        near = {place for word in words for place in self._by_word[word]}
+        candidates = [self.patterns[place] for place in sorted(near)]
+        candidates = [pattern for pattern in candidates if any(literal in line for literal in pattern.literals)]
         if not candidates:
             return None
         fact = self.without_advice(line)
@@ -78,13 +101,14 @@ def load(text: str) -> PatternBook:
     if repeated := {code for code in codes if codes.count(code) > 1}:
         raise ValueError(f"codes used twice: {', '.join(sorted(repeated))}")
     for pattern in patterns:
-        if not any(word in pattern.literal for word in data["prefilter"]):
-            raise ValueError(f"{pattern.code}: its literal {pattern.literal!r} contains no word of `prefilter`")
+        for literal in pattern.literals:
+            if not any(word in literal for word in data["prefilter"]):
+                raise ValueError(f"{pattern.code}: its literal {literal!r} contains no word of `prefilter`")
     return PatternBook(
         patterns=patterns,
-        prefilter=tuple(word.encode() for word in data["prefilter"]),
+        prefilter=tuple(data["prefilter"]),
         advice=_compile("advice", "|".join(f"(?:{phrase})" for phrase in data["advice"])),
-        harmless_before_traceback=tuple(phrase.encode() for phrase in data["harmless_before_traceback"]),
+        harmless_before_traceback=tuple(data["harmless_before_traceback"]),
     )
 
 
@@ -104,7 +128,7 @@ def _pattern(entry: Mapping[str, Any]) -> Pattern:
         code=code,
         role=role,
         verdict=verdict,
-        literal=entry["literal"],
+        literals=tuple(entry["literals"]),
         regex=_compile(code, entry["regex"]),
         match=tuple(entry["match"]),
         reject=tuple(entry["reject"]),

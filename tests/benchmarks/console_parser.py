@@ -20,14 +20,15 @@ from orchestrator.collect.console import parse_console
 
 WORDS = (
     "INFO WARNING engine worker rank loading checkpoint shard layers attention tokens batch generated prompts responses "
-    "reward advantages async server request finished seconds deprecated transformers config memory usage GiB profile"
+    "reward advantages async server request finished seconds deprecated transformers config cache usage GiB profile"
 ).split()
 METRICS = [f"{group}/{name}" for group in ("actor", "critic", "timing_s", "perf", "response_length") for name in WORDS[:16]]
 
 
 def chatter(rng: random.Random) -> str:
     prefix = f"\x1b[36m(WorkerDict pid={rng.randint(1000, 99999)})\x1b[0m "
-    return prefix + " ".join(rng.choices(WORDS, k=14)) + f" {rng.random():.4f}"
+    text = " ".join(rng.choices(WORDS, k=14))
+    return prefix + text + (" GPU memory usage: 71.2 GiB" if rng.random() < 0.05 else f" {rng.random():.4f}")
 
 
 def metric_line(rng: random.Random, step: int) -> str:

@@ -72,8 +72,9 @@ class TransformersServer:
         self._runner: asyncio.Task[None] | None = None
 
     async def update_weights(self, references: Sequence[Any], global_steps: int | None = None) -> None:
-        """Take over the trainer's weights. `references` are Ray objects, each a list of `WireTensor`."""
-        weights = dict(from_wire(message) for reference in references for message in await reference)
+        """Take over the trainer's weights. `references` are Ray objects, each a `WireTensor`."""
+        messages = await asyncio.gather(*references)
+        weights = dict(from_wire(message) for message in messages)
         if self._device.type == "cpu":
             self._model.load_state_dict(weights, strict=False, assign=True)
         else:
@@ -231,7 +232,7 @@ class TransformersAdapter(BaseRollout):
         references = []
         for name, tensor in weights:
             if self._leads:
-                references.append(ray.put([to_wire(name, tensor)]))
+                references.append(ray.put(to_wire(name, tensor)))
         if self._leads:
             server = ray.get_actor(self._server_name)
             await server.update_weights.remote(references, global_steps=global_steps)

@@ -140,7 +140,7 @@ class InfluenceTrainer(PPOTrainerSync):
         fields = ["responses", "advantages", "uid", "rm_scores", "extra_fields", SCORES, MASK]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         rewards = torch.stack([row.sum() for row in data["rm_scores"].unbind()])
-        accepted = acceptance(rewards, data["extra_fields"].tolist(), self._settings["accepted_threshold"])
+        accepted = acceptance(rewards, list(data["extra_fields"]), self._settings["accepted_threshold"])
         advantages = first_tokens(data["advantages"])
         columns = zip(
             batch.tags,
@@ -149,7 +149,7 @@ class InfluenceTrainer(PPOTrainerSync):
             data[MASK].unbind(),
             accepted.tolist(),
             advantages.tolist(),
-            data["uid"].tolist(),
+            list(data["uid"]),
             strict=True,
         )
         return [

@@ -152,7 +152,7 @@ def responses_of(data: TensorDict, real: Tensor, threshold: float) -> Responses:
     """The responses of the rows that are `real` (bool [B]), in order."""
     rewards = torch.stack([row.sum() for row in data["rm_scores"].unbind()]).cpu()
     return Responses(
-        group=group_numbers(data["uid"].tolist())[real],
-        accepted=acceptance(rewards, data["extra_fields"].tolist(), threshold)[real],
+        group=group_numbers(list(data["uid"]))[real],
+        accepted=acceptance(rewards, list(data["extra_fields"]), threshold)[real],
         advantage=first_tokens(data["advantages"]).float().cpu()[real],
     )

@@ -32,6 +32,7 @@ def sink(paths: RootPaths) -> MlflowSink:
 
 @pytest.fixture(scope="module")
 def reader(sink: MlflowSink, paths: RootPaths) -> Any:
+    assert sink is not None  # has made the database
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=f"sqlite:///{paths.mlflow_database}")
