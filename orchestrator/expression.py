@@ -20,7 +20,8 @@ from orchestrator.errors import SpecError
 from orchestrator.model import Scalar
 from orchestrator.suggest import did_you_mean
 
-MAX_LENGTH = 1000
+MAX_LENGTH = 500
+MAX_DEPTH = 50
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -76,8 +77,8 @@ def parse(text: str) -> Expression:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        column = f" at column {error.offset}" if error.offset else ""
-        raise SpecError(f"cannot read the expression '{text}'{column}: {error.msg}") from None
+        column = error.offset or len(text) + 1  # 0: at the end
+        raise SpecError(f"cannot read the expression '{text}' at column {column}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise SpecError(f"cannot read the expression '{text}': {error or 'too deeply nested'}") from None
     names: set[str] = set()
@@ -85,7 +86,7 @@ def parse(text: str) -> Expression:
     return Expression(text.strip(), frozenset(names), tree)
 
 
-def _check(node: ast.AST, names: set[str], text: str) -> None:
+def _check(node: ast.AST, names: set[str], text: str, depth: int = 0) -> None:
     """Refuse what the language does not have; gather the names it reads."""
     if (name := _name(node)) is not None:
         if name not in _WORDS:
@@ -93,9 +94,11 @@ def _check(node: ast.AST, names: set[str], text: str) -> None:
         return
     if not _allowed(node):
         raise _refused(node, text)
+    if depth > MAX_DEPTH:
+        raise _at(node, text, "too deeply nested")
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr):
-            _check(child, names, text)
+            _check(child, names, text, depth + 1)
 
 
 def _allowed(node: ast.AST) -> bool:

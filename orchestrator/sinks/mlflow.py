@@ -35,8 +35,6 @@ from orchestrator.sinks.base import (
 )
 from orchestrator.sinks.mlflow_store import Location, open_client
 
-_BATCH = 1000
-"""Metrics in one request; more are refused by servers."""
 _PAGE = 1000
 
 
@@ -218,8 +216,7 @@ class MlflowSink:
         legal = [
             Metric(names.metric_key(row.key), names.metric_value(row.value), row.timestamp_ms, row.step) for row in rows
         ]
-        for start in range(0, len(legal), _BATCH):
-            self._client.log_batch(run_id, metrics=legal[start : start + _BATCH])
+        self._client.log_batch(run_id, metrics=legal)  # cuts into requests of 1000 by itself
 
     def _add_artifacts(self, run: Any, artifacts: Sequence[Artifact]) -> None:
         """Files that are not there yet in their full size; those of a judged attempt do not change any more."""

@@ -240,7 +240,7 @@ def test_values_that_are_no_numbers_are_kept_as_such(sink: MlflowSink, reader: A
     assert values[4] == 0.5
 
 
-def test_long_series_are_sent_in_batches(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
+def test_long_series_arrive_whole(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
     sink.write_point(point_of(sweep, attempt(), metrics=series({step: float(step) for step in range(1, 1_502)})))
     child = only_child(sink, reader, sweep)
     assert len(reader.get_metric_history(child.info.run_id, "actor/grad_norm")) == 1_501
@@ -267,6 +267,16 @@ def test_summary_stands_at_step_zero_once_the_attempt_is_judged(
     [row] = reader.get_metric_history(child.info.run_id, "summary/valid")
     assert row.step == 0
     assert [file.path for file in reader.list_artifacts(child.info.run_id, "attempt")] == ["attempt/config.yaml"]
+
+
+def test_summary_and_parameters_are_written_once(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
+    """MLflow refuses another parameter value, and would keep both values of a metric."""
+    for value in (1, 2):
+        figures = {"summary/score_std": float(value)}
+        sink.write_point(point_of(sweep, attempt(), parameters={"factor": value}, summary=figures))
+    child = only_child(sink, reader, sweep)
+    assert child.data.params == {"factor": "1"}
+    assert [row.value for row in reader.get_metric_history(child.info.run_id, "summary/score_std")] == [1.0]
 
 
 def test_locating_gives_points_in_order_of_their_start(sink: MlflowSink, sweep: SweepRecord) -> None:
