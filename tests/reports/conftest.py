@@ -1,6 +1,7 @@
 """A snapshot typed after a report that was once written by hand: four points, two steps, H200.
 
-Its tables gave step 1 alone: the valid positions of step 2 and the first point's token_scoring are made up.
+Its tables gave step 1 alone. Made up here: everything of step 2 but rows and grad_norm (score statistics repeat step 1), and
+the first point's token_scoring and update_actor.
 """
 
 from __future__ import annotations
