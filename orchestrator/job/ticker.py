@@ -26,7 +26,7 @@ class Ticker:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """At once, then every interval, until the block is left."""
+        """At once, then every interval, and once more when the block is left: some counters outlive the job."""
         self._start()
         try:
             yield
@@ -43,13 +43,15 @@ class Ticker:
         self._thread.start()
 
     def _run(self) -> None:
+        last = False
         while True:
             try:
                 self._work()
             except Exception as error:  # whatever it is, the job goes on
                 self._complain(error)
-            if self._stop.wait(self._interval_s):
+            if last:
                 return
+            last = self._stop.wait(self._interval_s)
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:

@@ -205,10 +205,13 @@ def _selected(values: Tensor, batch: _MicroBatch, name: str) -> Tensor:
 
 
 def _rows(name: str, batches: list[_MicroBatch], like: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """One (inputs, output_grads) per micro-batch, zeros shaped as `like` where the module got no gradient."""
+    """Take one (inputs, output_grads) out of each micro-batch, zeros shaped as `like` where the module got no gradient.
+
+    They leave the micro-batch, so that no more than one module is held twice while rows are joined.
+    """
 
     def zeros(batch: _MicroBatch) -> tuple[Tensor, Tensor]:
         count = len(batch.positions)
         return like[0].new_zeros(count, like[0].shape[1]), like[1].new_zeros(count, like[1].shape[1])
 
-    return [batch.rows[name] if name in batch.rows else zeros(batch) for batch in batches]
+    return [batch.rows.pop(name) if name in batch.rows else zeros(batch) for batch in batches]

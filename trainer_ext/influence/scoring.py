@@ -169,11 +169,10 @@ def token_scores(inputs: Tensor, output_grads: Tensor, sizes: list[int], directi
         inputs, output_grads, sizes: as in `response_gradients`.
         directions: W [R, D] or [1, D].
     """
-    matrices = directions.unflatten(1, (output_grads.shape[1], inputs.shape[1]))
-    if len(matrices) == 1:
-        return ((output_grads @ matrices[0]) * inputs).sum(dim=1)
-    projected = [v @ w for v, w in zip(output_grads.split(sizes), matrices, strict=True)]
-    return (torch.cat(projected) * inputs).sum(dim=1)
+    shape = (output_grads.shape[1], inputs.shape[1])
+    matrices = directions.unflatten(1, shape).expand(len(sizes), *shape)
+    segments = zip(output_grads.split(sizes), matrices, inputs.split(sizes), strict=True)
+    return torch.cat([((v @ w) * u).sum(dim=1) for v, w, u in segments])
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +244,7 @@ def _directions(group: _Group, gradients: Tensor, config: InfluenceConfig) -> tu
     route = choose_route(rows, config)
     system = DampedSystem(rows, damping(rows, config.reg_lambda), coefficients, directions)
     solution, residual = solve(system, route)
-    return solution, route, residual, buffer_bytes(route, rows, len(directions), directions.dtype)
+    return solution, route, residual, buffer_bytes(route, rows, len(directions))
 
 
 def _shared_response(modules: Mapping[str, ModuleFactors]) -> Tensor:

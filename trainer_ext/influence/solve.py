@@ -91,15 +91,15 @@ def relative_residual(system: DampedSystem, solution: Tensor) -> float:
     return float((error / torch.where(size > 0, size, 1.0)).max())
 
 
-def buffer_bytes(route: Route, rows: GradientRows, right_hand_sides: int, dtype: torch.dtype) -> int:
-    """Most bytes that a route holds at once beyond the factors, counted from shapes (not measured).
+def buffer_bytes(route: Route, rows: GradientRows, right_hand_sides: int) -> int:
+    """Most bytes that a route holds at once beyond the factors, counted from shapes (not measured), all as float64.
 
-    Two float64 matrices of the route's own size (system and factor; or system and its other operand), one block of
-    rows while they are formed, and four sets of directions.
+    Either two matrices of the route's own size (a system and its factor, or one and its other operand), or, when the
+    rows are applied, one block of them. Beside that right-hand sides, solution, residual and one more of either kind.
     """
     size = rows.dim if route == "direct" else rows.count
-    block = min(2 * BLOCK_BYTES, rows.count * rows.dim * dtype.itemsize)
-    return 2 * 8 * size * size + block + 4 * right_hand_sides * rows.dim * 8
+    block = min(BLOCK_BYTES, rows.count * rows.dim * 8)
+    return 8 * (2 * size * size + 4 * right_hand_sides * (rows.dim + rows.count)) + block
 
 
 def _cholesky_solve(matrix: Tensor, damping: float, right_hand_sides: Tensor) -> Tensor:

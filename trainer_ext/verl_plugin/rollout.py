@@ -173,17 +173,19 @@ class TransformersReplica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         node, devices = await self.workers[0].__ray_call__.remote(_placement)
-        environment = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-        if get_device_name() != "cpu" and devices:
+        options: dict[str, Any] = {}
+        if get_device_name() != "cpu":  # the server asks Ray for no GPU: it shares the trainer's
+            environment = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+            options["runtime_env"] = {"env_vars": environment}
         server = (
             ray.remote(TransformersServer)
             .options(
                 name=server_name(self.replica_rank, self.name_suffix),
                 num_cpus=1,
                 max_concurrency=self.max_concurrency,
-                runtime_env={"env_vars": environment},
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+                **options,
             )
             .remote(config=self.config, model_config=self.model_config, replica_rank=self.replica_rank)
         )

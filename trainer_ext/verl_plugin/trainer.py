@@ -25,6 +25,7 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
+from trainer_ext.verl_plugin.startup import InlineRewards, import_ahead
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
 from trainer_ext.writer import ScoredResponse, output_dir, write_step
 
@@ -68,8 +69,9 @@ class InfluenceTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig) -> None:
         section = OmegaConf.to_container(config.influence, resolve=True)
         self._influence, self._settings = split_settings(section)
-        super().__init__(config)
         self._memory: names.PeakSampler | None = None
+        self._ahead = import_ahead() if config.trainer.device == "cpu" else []
+        super().__init__(config)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         self.trainer_mode = "sync"  # verl branches on this name, not on the class
@@ -82,6 +84,9 @@ class InfluenceTrainer(PPOTrainerSync):
         for role in (Role.ActorRolloutRef, Role.ActorRollout, Role.Actor):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(InfluenceWorker)
+
+    def get_reward_handles(self) -> list[Any]:
+        return super().get_reward_handles() or [InlineRewards(self.config)]
 
     def on_train_begin(self) -> None:
         super().on_train_begin()

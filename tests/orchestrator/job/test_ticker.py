@@ -34,13 +34,13 @@ def test_what_fails_goes_on_and_is_told_once(capsys):
     assert capsys.readouterr().err == "orchestrator.job: memory: OSError: disk full\n"
 
 
-def test_it_can_run_for_one_command_after_another():
+def test_it_runs_for_one_command_after_another_and_once_more_at_the_end_of_each():
     rounds = []
     ticker = Ticker(lambda: rounds.append(None), 1000.0, "test")
-    for _ in range(3):
+    for commands in (1, 2, 3):
         with ticker.running():
             pass
-    assert len(rounds) == 3
+        assert len(rounds) == 2 * commands
 
 
 def test_one_that_hangs_is_left_behind_and_not_doubled():

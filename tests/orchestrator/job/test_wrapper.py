@@ -39,7 +39,7 @@ def test_success_leaves_every_file(make_attempt):
     assert attempt.outcome.started_at <= attempt.outcome.ended_at
     assert attempt.paths.console.read_text() == "hello\n"
     assert attempt.heartbeat.phase == "finish"
-    assert len(attempt.memory) == 1
+    assert len(attempt.memory) == 2  # at the beginning and at the end
     claim = Claim.from_json(attempt.paths.claim.read_text())
     assert (claim.token, claim.host) == (attempt.token, attempt.outcome.host)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.truth.brute_force import outer_products, token_influence
 from tests.truth.cases import CASES, Case, fewer_tokens_than_dim, lonely_responses, random_batch
@@ -261,6 +264,48 @@ def test_token_of_an_unknown_response_is_refused() -> None:
 
     with pytest.raises(ValueError, match=r"ModuleFactors.response: .* in \[0, 2\), got \[0, 8\]"):
         score_module(_factors(batch), few, InfluenceConfig())
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Most bytes of new tensors alive at once; what an operation holds within itself is not seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        size = tensor.untyped_storage().nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(tensor.untyped_storage(), self._release, size)
+
+    def _release(self, size: int) -> None:
+        self.now -= size
+
+
+@pytest.mark.parametrize("solver", ["direct", "dual"])
+@pytest.mark.parametrize("source", ["token", "response"])
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+def test_peak_bytes_are_near_what_is_really_held(solver: Any, source: Any, precision: Any) -> None:
+    batch = random_batch(tokens=600, k_in=16, k_out=20)
+    config = InfluenceConfig(
+        solver=solver, hessian_source=source, precision=precision, exclude_self_response=True, scope="all_selected"
+    )
+    factors, responses = _factors(batch), _responses(batch)
+    with _LiveBytes() as live:
+        result = score_module(factors, responses, config)
+
+    assert live.peak <= 1.1 * result.peak_bytes
+    assert result.peak_bytes <= 2.5 * live.peak
 
 
 def test_batch_scores_are_the_sum_over_modules() -> None:
