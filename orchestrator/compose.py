@@ -29,6 +29,7 @@ __all__ = ["JobSection", "compose_points", "fill", "find_verl_config", "job_sect
 PROFILE_GROUP = "profile"
 LOCAL_PROFILE = "local"
 CLUSTER_PROFILE = "h200x8"
+VERL_CONFIG = "ppo_trainer"
 
 
 def resolve_profile(spec: SweepSpec, has_gpu: bool, backend: str) -> str | None:
@@ -180,7 +181,7 @@ def _near_key(composer: _Composer, raw: RawPoint, override: str) -> str | None:
 def _failed(
     spec: SweepSpec, error: CompositionFailed, verl_config_dir: Path | None
 ) -> ComposeError | EnvironmentProblem:
-    if verl_config_dir is None and "ppo_trainer" in str(error):
+    if VERL_CONFIG in str(error) and not (verl_config_dir and (verl_config_dir / f"{VERL_CONFIG}.yaml").is_file()):
         return EnvironmentProblem(
             f"the config `{spec.config}` is composed over verl's, and verl is not installed here; "
             "install the extra `trainer` of this package"

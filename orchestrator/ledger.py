@@ -52,6 +52,8 @@ class AttemptRow:
     created_at: float
     host_memory_bytes: int | None = None
     handle: str | None = None
+    superseded: bool = False
+    """Tried before the user asked for a rerun: history, but charged to no budget."""
     cancel_requested: bool = False
     gone: bool = False
     scheduler_reason: str | None = None

@@ -127,7 +127,7 @@ class Drive:
         """Persist the intent: the attempt's row with its name and token, before anything happens outside."""
         pool = self.ladder[0] if self.ladder else None
         memory = self.spec.resources.host_memory_bytes
-        if history:
+        if any(not attempt.superseded for attempt in history):
             decision = self._decision(history)
             pool, memory = decision.pool, decision.host_memory_bytes
         n = history[-1].n + 1 if history else 1
@@ -294,7 +294,7 @@ class Drive:
         tried = [
             Tried(row.verdict, row.pool, row.reason or "", row.host_memory_bytes)
             for row in history
-            if row.verdict is not None
+            if row.verdict is not None and not row.superseded
         ]
         return decide(tried, self.ladder, self.rules)
 

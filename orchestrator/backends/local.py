@@ -70,7 +70,7 @@ class LocalBackend:
         self._children: dict[str, int] = {}
         """handle -> pid, of the wrappers that this process started and has not reaped."""
         self._exit_codes: dict[str, int] = {}
-        self._foreign_beats: dict[str, tuple[float | None, float]] = {}
+        self._foreign_beats: dict[str, tuple[Heartbeat | None, float]] = {}
         """token -> (the heartbeat last seen, when it was first seen)."""
 
     def submit(self, request: JobRequest) -> str:
@@ -143,7 +143,11 @@ class LocalBackend:
             return JobStatus(JobState.QUEUED)  # a second submission is about to claim
         if claim is None and _read_claim(paths) is not None:
             return None  # it claimed while we looked
-        if processes.end_all(lambda: processes.of_attempt(job.token), grace_s=0.0, clock=self._clock):
+        beat = _last_beat(paths)
+        session = beat.child_pid if beat else None
+        if processes.end_all(
+            lambda: processes.of_attempt(job.token, session=session, folder=paths.dir), grace_s=0.0, clock=self._clock
+        ):
             return None  # not gone as long as a part of it holds memory
         return JobStatus(JobState.GONE, exit_code=self._exit_codes.get(job.handle))
 
@@ -249,8 +253,8 @@ def _has_outcome(paths: AttemptPaths, token: str) -> bool:
         raise Unobservable(f"cannot read {paths.outcome}: {error}") from error
 
 
-def _last_beat(paths: AttemptPaths) -> float | None:
+def _last_beat(paths: AttemptPaths) -> Heartbeat | None:
     try:
-        return Heartbeat.from_json(paths.heartbeat.read_bytes()).time
+        return Heartbeat.from_json(paths.heartbeat.read_bytes())
     except (OSError, ValueError):
         return None

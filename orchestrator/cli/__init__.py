@@ -23,6 +23,7 @@ VERBS = {
     "status": "points of a sweep, their verdicts and attempts",
     "resume": "go on with a sweep whose orchestrator stopped",
     "cancel": "end a sweep's jobs and start no more of its points",
+    "rerun": "try a point that failed or was cancelled again, afresh",
     "logs": "the console log of a point",
     "collect": "judge runs that someone else started",
     "report": "write a sweep's report again from stored evidence",

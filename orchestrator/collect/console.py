@@ -22,7 +22,7 @@ from orchestrator.model import Verdict
 from orchestrator.triage import patterns
 from orchestrator.triage.evidence import PLAIN_EXCEPTION, Role, Signature
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
 MAX_LINE = 1 << 20
 """Of a longer line the rest is not looked at."""
 MAX_SIGNATURE_LINE = 1 << 14
@@ -108,7 +108,7 @@ class ConsoleParser:
         """The facts; the parser must not be fed afterwards."""
         truncated = bool(self._tail)
         if truncated:
-            self._look(self._tail, unterminated=True)
+            self._look_at_piece(self._tail[:MAX_LINE], unterminated=True)
         self._add_exceptions(self._tracebacks.close())
         return ConsoleFacts(
             steps=self._steps.metrics(),
@@ -157,12 +157,11 @@ class ConsoleParser:
         self._line += 1
         return end + 1
 
-    def _look(self, line: bytes, *, unterminated: bool = False) -> None:
-        pieces = line.split(b"\r")  # progress bars overwrite themselves
-        for piece in pieces:
-            self._look_at_piece(piece[:MAX_LINE], unterminated=unterminated and piece is pieces[-1])
+    def _look(self, line: bytes) -> None:
+        for piece in line.split(b"\r"):  # progress bars overwrite themselves
+            self._look_at_piece(piece[:MAX_LINE])
 
-    def _look_at_piece(self, raw: bytes, *, unterminated: bool) -> None:
+    def _look_at_piece(self, raw: bytes, *, unterminated: bool = False) -> None:
         if not raw:
             return
         plain = _COLOUR.sub(b"", raw) if b"\x1b" in raw else raw

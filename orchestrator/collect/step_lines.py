@@ -6,6 +6,7 @@ words, or be followed by the next one without a line break. Keys contain no blan
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -17,6 +18,7 @@ _START = re.compile(r"(?<![_/.\-])step:(\d{1,12}) - ")
 _NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?nan|[-+]?inf|True|False)"
 _VALUE = re.compile(rf"np\.\w+\(({_NUMBER})\)|np\.(True|False)_|({_NUMBER})")
 _PAIR = re.compile(rf"([^\s:]\S*?):(np\.\w+\({_NUMBER}\)|np\.(?:True|False)_|{_NUMBER})(?![\w.])")
+_WRAPPER = re.compile(rf"np\.\w+\(({_NUMBER})\)")
 _SEPARATOR = " - "
 _VALIDATION = ("val-", "val/")
 
@@ -58,7 +60,10 @@ def _starts(text: str) -> Iterator[re.Match[str]]:
 
 def _take_metrics(text: str, noise: list[str]) -> dict[str, float]:
     """`key:value - key:value ...` as a mapping; tokens that are not just that are also appended to `noise`."""
-    metrics: dict[str, float] = {}
+    metrics = _clean_metrics(text)
+    if metrics is not None:
+        return metrics
+    metrics = {}
     for token in text.split(_SEPARATOR):
         key, _, value = token.rpartition(":")
         try:
@@ -68,6 +73,22 @@ def _take_metrics(text: str, noise: list[str]) -> dict[str, float]:
         except ValueError:
             _take_unusual(token, metrics, noise)
     return metrics
+
+
+def _clean_metrics(text: str) -> dict[str, float] | None:
+    """The same for text without any noise, five times as fast: rewritten as JSON, whose parser is in C. None: not so clean."""
+    if '"' in text or "\\" in text:
+        return None
+    bare = _WRAPPER.sub(r"\1", text).replace(_SEPARATOR, ',"')
+    if " " in bare or "\t" in bare:
+        return None
+    try:
+        metrics = json.loads('{"' + bare.replace(":", '":') + "}")
+        if not set(map(type, metrics.values())) <= {int, float}:
+            return None
+        return dict(zip(map(sys.intern, metrics), map(float, metrics.values()), strict=True))
+    except (ValueError, OverflowError):  # not JSON, or an integer of hundreds of digits
+        return None
 
 
 def _take_unusual(token: str, metrics: dict[str, float], noise: list[str]) -> None:

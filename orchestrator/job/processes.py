@@ -1,13 +1,17 @@
 """Finding and ending the processes of an attempt.
 
 The wrapper, a subreaper, ends its descendants: nothing the job started can leave them. When the wrapper was killed
-itself, the backend goes by the environment: a process belongs to an attempt when it was started with the attempt's
-token, or descends from one that was (Ray's workers overwrite their environment with a title).
-Session and process group ids are no evidence: after a reboot they name somebody else's processes.
+itself, the backend looks for what it left behind. To an attempt belongs
+- what was started with the attempt's token in its environment, and whatever descends from it;
+- what sits in the attempt folder and is of the session that the wrapper made for the job. Ray's agents are found by
+  nothing else: they overwrite their environment with a title, and their parents die with the wrapper.
+A session id alone is no evidence: after a reboot it names somebody else's processes. Nor is the folder: a user may
+stand in it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -34,9 +38,32 @@ def carries_token(pid: int, token: str, proc: Path = PROC) -> bool:
 
 def pids_with_token(token: str, proc: Path = PROC) -> list[int]:
     """All processes that were started with the attempt's token, ascending."""
-    if not proc.is_dir():
-        return []
-    return sorted(int(p.name) for p in proc.iterdir() if p.name.isdigit() and carries_token(int(p.name), token, proc))
+    return [pid for pid in _pids(proc) if carries_token(pid, token, proc)]
+
+
+def pids_of_session(session: int, folder: Path, proc: Path = PROC) -> list[int]:
+    """All processes of a session whose working directory is `folder`, ascending."""
+    place = os.path.realpath(folder)
+    return [pid for pid in _pids(proc) if _session(pid, proc) == session and _working_directory(pid, proc) == place]
+
+
+def _pids(proc: Path) -> list[int]:
+    return sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit()) if proc.is_dir() else []
+
+
+def _session(pid: int, proc: Path) -> int | None:
+    """Field 6 of /proc/PID/stat; the fields are counted after the name, which may hold anything."""
+    try:
+        return int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return None
+
+
+def _working_directory(pid: int, proc: Path) -> str | None:
+    try:
+        return os.readlink(proc / str(pid) / "cwd")
+    except OSError:
+        return None
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -54,10 +81,18 @@ def descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def of_attempt(token: str) -> list[psutil.Process]:
-    """Living processes of an attempt, without this process and those above it."""
+def of_attempt(token: str, *, session: int | None = None, folder: Path | None = None) -> list[psutil.Process]:
+    """Living processes of an attempt, without this process and those above it.
+
+    Args:
+        session: the job's session, which is the pid of its first process, where it is known together with
+        folder: the attempt folder.
+    """
+    pids = set(pids_with_token(token))
+    if session is not None and folder is not None:
+        pids.update(pids_of_session(session, folder))
     roots = []
-    for pid in pids_with_token(token):
+    for pid in pids:
         try:
             roots.append(psutil.Process(pid))
         except psutil.Error:

@@ -102,6 +102,8 @@ class Store:
             db.execute(_point(sweep, point.id).values(index=point.index, name=point.name))
             if row.state is PointState.SKIPPED:
                 self._move_point(db, row, PointState.PLANNED, "in the sweep file again")
+            elif row.state is PointState.BLOCKED:
+                self._move_point(db, row, PointState.READY, "the sweep was started again")
         ids = {point.id for point in wanted}
         for row in known.values():
             if row.id not in ids and row.state in (PointState.PLANNED, PointState.READY):
@@ -165,6 +167,15 @@ class Store:
             return False
         self._event(db, point.sweep, point.id, from_state=point.state, to_state=to, detail=detail)
         return True
+
+    def rerun(self, point: PointRow) -> bool:
+        """A settled point starts afresh: what was tried stays on record and is charged to no budget any more."""
+        with self._write() as db:
+            if not self._move_point(db, point, PointState.READY, "rerun"):
+                return False
+            mine = (attempts.c.sweep == point.sweep, attempts.c.point == point.id)
+            db.execute(attempts.update().where(*mine).values(superseded=True))
+            return True
 
     def mark_logged(self, sweep: str, point_id: str) -> None:
         """The sinks hold the newest state of this point."""

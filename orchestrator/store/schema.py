@@ -75,6 +75,7 @@ attempts = Table(
     Column("host_memory_bytes", BigInteger),
     Column("state", String(20), nullable=False),
     Column("handle", Text),
+    Column("superseded", Boolean, nullable=False, default=False),  # before a rerun: kept, no longer counted
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("gone", Boolean, nullable=False, default=False),
     Column("scheduler_reason", Text),

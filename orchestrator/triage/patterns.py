@@ -50,26 +50,11 @@ class PatternBook:
         """Lines without any of these say nothing that this book knows of."""
         return tuple(text.encode() for text in (*self.prefilter, *self.harmless_before_traceback))
 
-    @functools.cached_property
-    def _by_word(self) -> dict[str, tuple[int, ...]]:
-        """Word of the prefilter -> places of the patterns that lines with this word may fit."""
-        return {
-            word: tuple(
-                place
-                for place, pattern in enumerate(self.patterns)
-                if any(word in literal for literal in pattern.literals)
-            )
-            for word in self.prefilter
-        }
-
     def classify(self, line: str) -> Pattern | None:
         """The pattern that fits a line without colour codes, or None."""
-        words = [word for word in self._by_word if word in line]
-        if not words:
+        if not any(word in line for word in self.prefilter):
             return None
-        near = {place for word in words for place in self._by_word[word]}
-        candidates = [self.patterns[place] for place in sorted(near)]
-        candidates = [pattern for pattern in candidates if any(literal in line for literal in pattern.literals)]
+        candidates = [pattern for pattern in self.patterns if any(text in line for text in pattern.literals)]
         if not candidates:
             return None
         fact = self.without_advice(line)
@@ -101,9 +86,9 @@ def load(text: str) -> PatternBook:
     if repeated := {code for code in codes if codes.count(code) > 1}:
         raise ValueError(f"codes used twice: {', '.join(sorted(repeated))}")
     for pattern in patterns:
-        for literal in pattern.literals:
-            if not any(word in literal for word in data["prefilter"]):
-                raise ValueError(f"{pattern.code}: its literal {literal!r} contains no word of `prefilter`")
+        for line in pattern.match:
+            if not any(word in line for word in data["prefilter"]):
+                raise ValueError(f"{pattern.code}: no word of `prefilter` in {line!r}")
     return PatternBook(
         patterns=patterns,
         prefilter=tuple(data["prefilter"]),

@@ -18,6 +18,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 from trainer_ext.verl_plugin.after_import import after_import
 from trainer_ext.verl_plugin.platform_cpu import PlatformCPU, use_gloo_alone
+from trainer_ext.verl_plugin.startup import skip_sklearn
 
 ROLLOUT = "hf"
 TRAINER_MODE = "influence_sync"
@@ -49,6 +50,7 @@ def _register_trainer() -> None:
     register_trainer(TRAINER_MODE)(InfluenceTrainer)
 
 
+skip_sklearn()
 if PlatformRegistry.get("cpu") is None:
     PlatformRegistry.register("cpu")(PlatformCPU)
 if os.environ.get("VERL_PLATFORM") == "cpu":

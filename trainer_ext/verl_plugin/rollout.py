@@ -24,10 +24,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor
 from verl.utils.device import get_device_name, get_resource_name
 from verl.workers.rollout.base import BaseRollout
-from verl.workers.rollout.replica import RolloutReplica, TokenOutput
+from verl.workers.rollout.replica import CONTROL_METHOD_CONCURRENCY, RolloutReplica, TokenOutput
 
 from trainer_ext.verl_plugin.sampling import Request, Sample, sample_batch
 
+ROLLOUT = "hf"
+"""`actor_rollout_ref.rollout.name`."""
 GATHER_S = 0.05
 """A batch starts when no request has come for this long. Requests of a step arrive milliseconds apart."""
 
@@ -168,34 +170,35 @@ def _require_all_weights(model: torch.nn.Module) -> None:
         raise RuntimeError(f"rollout hf: the trainer sent no weights for {', '.join(missing[:5])}")
 
 
+def server_name(replica_rank: int, suffix: str = "") -> str:
+    return f"transformers_server_{replica_rank}{suffix}"
+
+
+def launch_server(config: Any, model_config: Any, replica_rank: int, suffix: str = "", **options: Any) -> Any:
+    """Start the server of a replica, or find it where it was started ahead of time. Returns its Ray handle."""
+    actor = ray.remote(TransformersServer).options(
+        name=server_name(replica_rank, suffix),
+        get_if_exists=True,
+        num_cpus=1,
+        max_concurrency=max(1000, config.max_num_seqs + CONTROL_METHOD_CONCURRENCY),
+        **options,
+    )
+    return actor.remote(config=config, model_config=model_config, replica_rank=replica_rank)
+
+
 class TransformersReplica(RolloutReplica):
-    """Launches one server on the node, and on the GPU, of the trainer's first rank of this replica."""
+    """One server, on the node, and on the GPU, of the trainer's first rank of this replica."""
 
     async def launch_servers(self) -> None:
         node, devices = await self.workers[0].__ray_call__.remote(_placement)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
         if get_device_name() != "cpu":  # the server asks Ray for no GPU: it shares the trainer's
-            environment = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-            options["runtime_env"] = {"env_vars": environment}
-        server = (
-            ray.remote(TransformersServer)
-            .options(
-                name=server_name(self.replica_rank, self.name_suffix),
-                num_cpus=1,
-                max_concurrency=self.max_concurrency,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-                **options,
-            )
-            .remote(config=self.config, model_config=self.model_config, replica_rank=self.replica_rank)
-        )
+            visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, devices))}
+            options["runtime_env"] = {"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1", **visible}}
+        server = launch_server(self.config, self.model_config, self.replica_rank, self.name_suffix, **options)
         host, _ = await server.get_server_address.remote()
         self.servers = [server]
         self._server_handle, self._server_address = server, f"{host}:{self.replica_rank}"
-
-
-def server_name(replica_rank: int, suffix: str = "") -> str:
-    return f"transformers_server_{replica_rank}{suffix}"
 
 
 def _placement(_worker: Any) -> tuple[str, list[Any]]:

@@ -25,7 +25,8 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
-from trainer_ext.verl_plugin.startup import InlineRewards, import_ahead
+from trainer_ext.verl_plugin.rollout import ROLLOUT, launch_server
+from trainer_ext.verl_plugin.startup import InlineRewards
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
 from trainer_ext.writer import ScoredResponse, output_dir, write_step
 
@@ -70,7 +71,6 @@ class InfluenceTrainer(PPOTrainerSync):
         section = OmegaConf.to_container(config.influence, resolve=True)
         self._influence, self._settings = split_settings(section)
         self._memory: names.PeakSampler | None = None
-        self._ahead = import_ahead() if config.trainer.device == "cpu" else []
         super().__init__(config)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
@@ -81,6 +81,13 @@ class InfluenceTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
+        rollout = self.config.actor_rollout_ref.rollout
+        if rollout.name == ROLLOUT and self.config.trainer.device == "cpu":
+            # it imports while the trainer's worker does; on GPUs it has to wait for that one's placement
+            self._servers_ahead = [
+                launch_server(rollout, self.config.actor_rollout_ref.model, rank)
+                for rank in range(self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes)
+            ]
         for role in (Role.ActorRolloutRef, Role.ActorRollout, Role.Actor):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(InfluenceWorker)

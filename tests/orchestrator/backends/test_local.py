@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -63,11 +64,15 @@ def state_of(backend: LocalBackend, job: JobRef) -> JobState | None:
     return status.state if status else None
 
 
-def wait_for(backend: LocalBackend, job: JobRef, state: JobState) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
-    while state_of(backend, job) is not state:
-        assert time.monotonic() < deadline, f"never {state}"
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.01)
+
+
+def wait_for(backend: LocalBackend, job: JobRef, state: JobState) -> None:
+    wait_until(lambda: state_of(backend, job) is state)
 
 
 def claimed_by(request: JobRequest, *, host: str, pid: int, started_at: float) -> None:
@@ -86,6 +91,26 @@ def test_after_the_wrapper_is_killed_the_job_is_gone_and_nothing_of_it_runs(requ
     assert processes.of_attempt(request_.token) == []
     assert not AttemptPaths(request_.attempt_dir).outcome.exists()
     assert state_of(LocalBackend(), job) is JobState.GONE
+
+
+def test_an_orphan_without_the_token_is_found_by_its_session_and_folder(request_):
+    """Ray's agents: their environment is overwritten, and their parents die together with the wrapper."""
+    paths = AttemptPaths(request_.attempt_dir)
+    orphan = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    code = (
+        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {orphan!r}], env={{}}); time.sleep(60)"
+    )
+    spec = AttemptSpec.from_json(paths.spec.read_text())
+    paths.spec.write_text(replace(spec, command=[sys.executable, "-c", code]).to_json())
+    backend = LocalBackend()
+    job = ref(request_, backend.submit(request_))
+    wait_until(lambda: paths.heartbeat.exists() and Heartbeat.from_json(paths.heartbeat.read_text()).child_pid)
+    wait_until(lambda: paths.console.read_text().endswith("\n"))
+    found = psutil.Process(int(paths.console.read_text()))
+    assert not processes.carries_token(found.pid, request_.token)
+    os.kill(int(job.handle.split(":")[0]), signal.SIGKILL)
+    wait_for(backend, job, JobState.GONE)
+    assert not processes.is_alive(found)
 
 
 def test_the_exit_code_of_ones_own_wrapper_is_told(request_):

@@ -8,7 +8,7 @@ import psutil
 
 from orchestrator.clock import FakeClock, SystemClock
 from orchestrator.job import processes
-from orchestrator.job.processes import carries_token, end_all, of_attempt, pids_with_token
+from orchestrator.job.processes import carries_token, end_all, of_attempt, pids_of_session, pids_with_token
 
 TOKEN = "ORCHESTRATOR_ATTEMPT_TOKEN"
 
@@ -31,6 +31,24 @@ def test_only_processes_are_looked_at(tmp_path):
     (tmp_path / "meminfo").write_text("")
     (tmp_path / "13").mkdir()  # its environment is not ours to read
     assert pids_with_token("abc", tmp_path) == [12]
+
+
+def write_place(proc, pid: int, session: int, folder) -> None:
+    (proc / str(pid)).mkdir()
+    (proc / str(pid) / "stat").write_text(f"{pid} (a) b (c)) S 1 {pid} {session} 0 -1 4194560 100 0 0 0 1 2\n")
+    (proc / str(pid) / "cwd").symlink_to(folder)
+
+
+def test_session_and_folder_have_to_agree(tmp_path):
+    proc, folder, link = tmp_path / "proc", tmp_path / "attempt", tmp_path / "link"
+    proc.mkdir()
+    folder.mkdir()
+    link.symlink_to(folder)
+    write_place(proc, 1, session=70, folder=folder)
+    write_place(proc, 2, session=71, folder=folder)  # a user who looks around there
+    write_place(proc, 3, session=70, folder=tmp_path)  # the number was given anew
+    (proc / "4").mkdir()
+    assert pids_of_session(70, link, proc) == [1]
 
 
 def test_a_machine_without_proc_has_no_such_processes(tmp_path):

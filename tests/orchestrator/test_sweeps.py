@@ -1,0 +1,38 @@
+"""Every sweep file that ships loads, expands and composes, and says first what question it answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.compose import compose_points, find_verl_config, resolve_profile
+from orchestrator.expand import expand
+from orchestrator.job_section import job_section
+from orchestrator.spec import load
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+POINTS = {"factor": 4, "smoke": 2, "contract": 6}
+FILES = sorted(path for path in SWEEPS.glob("*.yaml") if path.name != "pools.yaml")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("backend", ["local", "slurm"])
+def test_loads_expands_and_composes(path: Path, backend: str) -> None:
+    if path.stem != "contract" and find_verl_config() is None:
+        pytest.skip("verl is not installed")
+    spec = load(path)
+    spec = spec.model_copy(update={"profile": resolve_profile(spec, has_gpu=False, backend=backend)})
+    points = compose_points(spec, expand(spec))
+    assert len(points) == POINTS.get(path.stem, len(points))
+    for point in points:
+        job = job_section(point.config, spec)
+        assert job.command[0] == "{python}"
+        assert (job.expected_steps, job.expected_npz) == (2, 2)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_opens_with_the_question_it_answers(path: Path) -> None:
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert path.read_text().startswith("#")
+    assert "?" in " ".join(comment)
