@@ -199,7 +199,11 @@ def _same_error(view: View, limit: int) -> str | None:
     points_by_fingerprint: dict[str, set[str]] = defaultdict(set)
     for history in view.attempts.values():
         for attempt in history:
-            if not attempt.superseded and attempt.fingerprint and attempt.verdict in (Verdict.CODE_ERROR, Verdict.CONFIG_ERROR):
+            if (
+                not attempt.superseded
+                and attempt.fingerprint
+                and attempt.verdict in (Verdict.CODE_ERROR, Verdict.CONFIG_ERROR)
+            ):
                 points_by_fingerprint[attempt.fingerprint].add(attempt.point)
                 if len(points_by_fingerprint[attempt.fingerprint]) >= limit:
                     return f"{limit} points died of the same error before any succeeded: {attempt.reason}"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from orchestrator import backends
 from orchestrator.backends.base import Backend
-from orchestrator.compose import compose_points, resolve_profile
+from orchestrator.compose import PROFILE_GROUP, compose_points, resolve_profile
 from orchestrator.expand import expand
 from orchestrator.model import Point, Pool
+from orchestrator.overrides import override_key
 from orchestrator.plan import Limits
 from orchestrator.policy import RetryRules
 from orchestrator.spec import load
@@ -38,6 +39,7 @@ class Planned:
     spec: SweepSpec
     target: Target
     profile: str | None
+    """None where the configuration has no profiles."""
     points: tuple[Point, ...]
 
 
@@ -58,7 +60,9 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
     target = find_target(spec)
     chosen = resolve_profile(spec, has_gpu=bool(target.pools), backend=target.backend.name)
     spec = spec.model_copy(update={"profile": chosen})
-    return Planned(spec, target, chosen, compose_points(spec, expand(spec)))
+    points = compose_points(spec, expand(spec))
+    used = any(override_key(override) == PROFILE_GROUP for override in points[0].overrides)
+    return Planned(spec, target, chosen if used else None, points)
 
 
 def find_target(spec: SweepSpec) -> Target:

@@ -16,6 +16,7 @@ from orchestrator.model import PointState
 from orchestrator.progress import Progress, Running
 
 PLAIN_EVERY_S = 15.0
+PIPE_WIDTH = 160
 
 STYLES = {
     PointState.SUCCEEDED: "green",
@@ -28,6 +29,12 @@ STYLES = {
 
 class Display(Protocol):
     def show(self, progress: Progress, now: float) -> None: ...
+
+
+def open_console() -> Console:
+    """Standard output; a pipe has no width, and a table in a log should not be folded for want of one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 @contextmanager
@@ -55,8 +62,7 @@ class _Lines:
         self._at = float("-inf")
 
     def show(self, progress: Progress, now: float) -> None:
-        steps = [(line.name, line.state, line.step) for line in progress.running]
-        key = (tuple(sorted(progress.by_state.items())), tuple(steps))
+        key = (progress.settled, [(line.name, line.n, line.step) for line in progress.running])
         if key != self._last or now - self._at >= PLAIN_EVERY_S:
             self._last, self._at = key, now
             self._console.print(one_line(self._sweep, progress), highlight=False, markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from rich.console import Console
 
@@ -16,12 +17,12 @@ from orchestrator.sinks.mlflow import open_mlflow
 from orchestrator.snapshot import sweep_state
 from orchestrator.store import Store
 from orchestrator.tables import points_table
-from orchestrator.tui import display
+from orchestrator.tui import display, open_console
 
 
 def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
     """Returns the exit code. Ctrl-C leaves the jobs running and says how to go on."""
-    console = Console()
+    console = open_console()
     clock = SystemClock()
     session = Session(name, paths, store, open_mlflow(paths, os.environ), clock)
     parallel = session.spec.budget.max_parallel
@@ -45,6 +46,10 @@ def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: 
     """The table, the report's path, and the command that opens MLflow."""
     console.print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
     root = "" if paths == RootPaths.resolve(None) else f" --root {paths.root}"
-    report = os.path.relpath(paths.report(name))
-    console.print(f"report   {report}", soft_wrap=True, highlight=False)
+    console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
     console.print(f"MLflow   python -m orchestrator ui {name}{root}", soft_wrap=True, highlight=False)
+
+
+def near(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -24,14 +24,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(planned: Planned) -> None:
-    from rich.console import Console
-
     from orchestrator.tables import plan_table
+    from orchestrator.tui import open_console
 
     spec, target = planned.spec, planned.target
     where = f"{target.backend.name}, profile {planned.profile}" if planned.profile else target.backend.name
     title = f"{spec.name}: {len(planned.points)} points on {where}, {spec.budget.max_parallel} at once"
-    Console().print(plan_table(title, planned.points, target.first_pool))
+    open_console().print(plan_table(title, planned.points, target.first_pool))
 
 
 def as_json(planned: Planned) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
+from orchestrator.cli.driving import near
 from orchestrator.snapshot import sweep_snapshot, write_report
 from reports.report import render
 
@@ -22,5 +22,5 @@ def run(args: argparse.Namespace) -> int:
     if args.stdout:
         print(render(sweep_snapshot(store, paths, name)), end="")
     else:
-        print(os.path.relpath(write_report(store, paths, name)))
+        print(near(write_report(store, paths, name)))
     return 0

@@ -36,4 +36,6 @@ def _refuse(point: PointRow) -> None:
     if point.state is PointState.SUCCEEDED:
         raise UsageError(f"{point.name} succeeded; its result stands")
     if not point.state.is_terminal or PointState.READY not in POINT_TRANSITIONS[point.state]:
-        raise UsageError(f"{point.name} is {point.state.value}; only what failed, was cancelled or blocked is tried again")
+        raise UsageError(
+            f"{point.name} is {point.state.value}; only what failed, was cancelled or blocked is tried again"
+        )

@@ -23,12 +23,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(as_json(store, name))
         return 0
-    from rich.console import Console
-
     from orchestrator.tables import points_table
+    from orchestrator.tui import open_console
 
     view = View.of(store.points(name), store.attempts(name))
-    Console().print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
+    open_console().print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
     return 0
 
 

@@ -220,7 +220,10 @@ class _SignatureStore:
 
     def all(self, step_lines: list[int]) -> tuple[Signature, ...]:
         """By line; `step_lines`, ascending, are the lines on which training steps were first seen."""
-        kept = [*itertools.chain.from_iterable(self._first.values()), *itertools.chain.from_iterable(self._last.values())]
+        kept = [
+            *itertools.chain.from_iterable(self._first.values()),
+            *itertools.chain.from_iterable(self._last.values()),
+        ]
         kept.sort(key=lambda signature: signature.line)
         return tuple(
             replace(signature, steps_after=len(step_lines) - bisect.bisect_right(step_lines, signature.line))

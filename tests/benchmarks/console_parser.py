@@ -22,7 +22,9 @@ WORDS = (
     "INFO WARNING engine worker rank loading checkpoint shard layers attention tokens batch generated prompts responses "
     "reward advantages async server request finished seconds deprecated transformers config cache usage GiB profile"
 ).split()
-METRICS = [f"{group}/{name}" for group in ("actor", "critic", "timing_s", "perf", "response_length") for name in WORDS[:16]]
+METRICS = [
+    f"{group}/{name}" for group in ("actor", "critic", "timing_s", "perf", "response_length") for name in WORDS[:16]
+]
 
 
 def chatter(rng: random.Random) -> str:
@@ -45,7 +47,12 @@ def training_log(rng: random.Random) -> Iterator[str]:
         yield metric_line(rng, step)
         yield "\r".join(f"Training Progress:  {k}%|###   | {step}/1000 [00:10<00:10]" for k in range(20))
         if step % 20 == 0:
-            yield from ("Traceback (most recent call last):", '  File "a.py", line 3, in f', "    f()", "ValueError: no")
+            yield from (
+                "Traceback (most recent call last):",
+                '  File "a.py", line 3, in f',
+                "    f()",
+                "ValueError: no",
+            )
 
 
 def metric_log(rng: random.Random) -> Iterator[str]:

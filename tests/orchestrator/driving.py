@@ -77,7 +77,9 @@ class Rehearsal:
     root: Path
     script: Script
     points: int = 2
-    spec: SweepSpec = field(default_factory=lambda: SweepSpec.model_validate({"name": "s", "budget": {"max_parallel": 2}}))
+    spec: SweepSpec = field(
+        default_factory=lambda: SweepSpec.model_validate({"name": "s", "budget": {"max_parallel": 2}})
+    )
     clock: FakeClock = field(default_factory=FakeClock)
     logged: Logged = field(default_factory=Logged)
     warnings: list[str] = field(default_factory=list)
@@ -89,7 +91,7 @@ class Rehearsal:
         row = SweepRow("s", "", "s.yaml", {}, "fake", None, "", None, {}, created_at=self.clock.now())
         self.store.put_sweep(row, [point(index) for index in range(self.points)])
 
-    def drive(self, die_after: int = -1, observe: Callable[[View], None] = lambda view: None) -> View:
+    def drive(self, die_after: int = -1, observe: Callable[[View], None] = lambda _view: None) -> View:
         """Run to the end, or raise `Died` at one of the calls into the store or the cluster."""
         fuse = Fuse(die_after)
         return Drive(

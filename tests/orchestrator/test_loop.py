@@ -91,7 +91,7 @@ def test_a_cluster_that_does_not_answer_changes_no_state(tmp_path: Path) -> None
     rehearsal = Rehearsal(tmp_path, always(Play()), points=1)
     ticks = 0
 
-    def observe(view: object) -> None:
+    def observe(_view: object) -> None:
         nonlocal ticks
         ticks += 1
         rehearsal.cluster.unreachable = 8 < ticks < 40

@@ -52,11 +52,38 @@ FILES = {
     "extra/on.yaml": "flag: ${seed}\n",
 }
 
-KEYS = (
-    "seed name model.kind model.layers model.copies training.lr training.steps training.warmup training.extra.steps "
-    "training.optim training.optim.name training.optim.beta training.betas training.betas.1 alias alias.name through which "
-    "computed nothing nothing.x empty empty.x open holder holder.inner holder.inner.leaf holder.list new.key training"
-).split()
+KEYS = [
+    "seed",
+    "name",
+    "model.kind",
+    "model.layers",
+    "model.copies",
+    "training.lr",
+    "training.steps",
+    "training.warmup",
+    "training.extra.steps",
+    "training.optim",
+    "training.optim.name",
+    "training.optim.beta",
+    "training.betas",
+    "training.betas.1",
+    "alias",
+    "alias.name",
+    "through",
+    "which",
+    "computed",
+    "nothing",
+    "nothing.x",
+    "empty",
+    "empty.x",
+    "open",
+    "holder",
+    "holder.inner",
+    "holder.inner.leaf",
+    "holder.list",
+    "new.key",
+    "training",
+]
 VALUES = [
     *("1", "2.5", "lr", "true", "null", "[]", "[1,2]", "{}", "{leaf: 5, x: 6}", "'a b'", "steps"),
     *("${seed}", "${training.lr}", "${.leaf}", "${training.optim}", "[${seed},${which}]", "x-${model.kind}"),

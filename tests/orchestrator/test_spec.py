@@ -86,10 +86,16 @@ def test_plain_data_restores_it(tmp_path: Path, configs: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name: factor", "name: Factor_1"), "sweep.yaml:1: name: may hold a-z, 0-9 and inner dashes alone; write factor-1"),
+        (
+            ("name: factor", "name: Factor_1"),
+            "sweep.yaml:1: name: may hold a-z, 0-9 and inner dashes alone; write factor-1",
+        ),
         (("name: factor", "name: " + "a" * 41), "sweep.yaml:1: name: has 41 characters"),
         (("name: factor\n", ""), "sweep.yaml:1: name: is required"),
-        (("budget: {gpu_hours", "budget: {gpu_hour"), "sweep.yaml:21: budget.gpu_hour: unknown key (did you mean `gpu_hours`?)"),
+        (
+            ("budget: {gpu_hours", "budget: {gpu_hour"),
+            "sweep.yaml:21: budget.gpu_hour: unknown key (did you mean `gpu_hours`?)",
+        ),
         (("replicates:", "replicats:"), "sweep.yaml:13: replicats: unknown key (did you mean `replicates`?)"),
         (("backend: slurm", "backend: slrm"), "sweep.yaml:15: backend: "),
         (("config: small", "config: smal"), "sweep.yaml:3: config: no such config: smal (did you mean `small`?)"),
@@ -100,37 +106,73 @@ def test_plain_data_restores_it(tmp_path: Path, configs: Path) -> None:
         (("[512, 128, 64]", "[512, {a: 1}]"), "sweep.yaml:7: parameters.factor[1]: must be one number"),
         (("[512, 128, 64]", "[512, .nan]"), "sweep.yaml:7: parameters.factor[1]: must not be NaN"),
         (("[512, 128, 64]", '["a\\nb"]'), "sweep.yaml:7: parameters.factor[0]: must not hold control characters"),
-        (("[512, 128, 64]", "[512, 64, 512]"), "sweep.yaml:7: parameters.factor[2]: the value 512 is already in this list"),
+        (
+            ("[512, 128, 64]", "[512, 64, 512]"),
+            "sweep.yaml:7: parameters.factor[2]: the value 512 is already in this list",
+        ),
         (("seed: [0, 1]", "seed: [0, 0]"), "sweep.yaml:13: replicates.seed[1]: the value 0 is already in this list"),
         (("  factor: [512", "  fcator: [512"), "sweep.yaml:7: parameters.fcator: `fcator` is neither an alias"),
         (("{factor: 32,", "{fctor: 32,"), "sweep.yaml:11: include[0].fctor: `fctor` is neither an alias"),
         (("{factor: 32, scope: per_prompt}", "{}"), "sweep.yaml:11: include[0]: sets nothing"),
-        (("factor: influence.factor", "factor: influence factor"), "sweep.yaml:8: alias.factor: `influence factor` is not a key"),
-        (("data.response: [10, 20]", "data.response: [10]"), "sweep.yaml:9: zip.lengths: columns that move together need one"),
+        (
+            ("factor: influence.factor", "factor: influence factor"),
+            "sweep.yaml:8: alias.factor: `influence factor` is not a key",
+        ),
+        (
+            ("data.response: [10, 20]", "data.response: [10]"),
+            "sweep.yaml:9: zip.lengths: columns that move together need one",
+        ),
         (("{data.prompt: [1, 2], data.response: [10, 20]}", "{}"), "sweep.yaml:9: zip.lengths: has no columns"),
-        (("[1, 2], data.response: [10, 20]", "[1, 1], data.response: [5, 5]"), "sweep.yaml:9: zip.lengths: row 2 (=1, =5)"),
+        (
+            ("[1, 2], data.response: [10, 20]", "[1, 1], data.response: [5, 5]"),
+            "sweep.yaml:9: zip.lengths: row 2 (=1, =5)",
+        ),
         (("data.response: [10", "factor: [10"), "sweep.yaml:9: zip.lengths.factor: is also swept elsewhere"),
-        (("data.response: [10", "influence.factor: [10"), "zip.lengths.influence.factor: sets `influence.factor`, and so does `factor`"),
-        (("influence.mode=", "influence.factor="), "sweep.yaml:4: overrides[0]: `influence.factor=inverse` would be lost"),
-        (("[influence.mode=inverse]", "[influence.mode]"), "sweep.yaml:4: overrides[0]: `influence.mode` is not key=value"),
+        (
+            ("data.response: [10", "influence.factor: [10"),
+            "zip.lengths.influence.factor: sets `influence.factor`, and so does `factor`",
+        ),
+        (
+            ("influence.mode=", "influence.factor="),
+            "sweep.yaml:4: overrides[0]: `influence.factor=inverse` would be lost",
+        ),
+        (
+            ("[influence.mode=inverse]", "[influence.mode]"),
+            "sweep.yaml:4: overrides[0]: `influence.mode` is not key=value",
+        ),
         (("[influence.mode=inverse]", "[{a: b}]"), "sweep.yaml:4: overrides[0]: "),
-        (("and factor < 512", "and factr < 512"), "exclude[0]: `factr` is no parameter of this sweep (did you mean `factor`?)"),
+        (
+            ("and factor < 512", "and factr < 512"),
+            "exclude[0]: `factr` is no parameter of this sweep (did you mean `factor`?)",
+        ),
         (("and factor < 512", "and len(scope)"), "sweep.yaml:12: exclude[0]: in the expression"),
         (("{scope}-f", "{scop}-f"), "sweep.yaml:14: job_name: unknown placeholder {scop} (did you mean `scope`?)"),
-        (("ladder: [h100, h200]", "ladder: [h100, h20]"), "resources.ladder[1]: unknown pool `h20` (did you mean `h200`?)"),
-        (("ladder: [h100, h200]", "ladder: [h200, h100]"), "sweep.yaml:19: resources.ladder[1]: `h100` (81559 MiB) does not have more"),
+        (
+            ("ladder: [h100, h200]", "ladder: [h100, h20]"),
+            "resources.ladder[1]: unknown pool `h20` (did you mean `h200`?)",
+        ),
+        (
+            ("ladder: [h100, h200]", "ladder: [h200, h100]"),
+            "sweep.yaml:19: resources.ladder[1]: `h100` (81559 MiB) does not have more",
+        ),
         (("ladder: [h100, h200]", "ladder: [h100, h100]"), "resources.ladder: `h100` stands in it 2 times"),
         (("{gpus: 8, ladder", "{gpus: 16, ladder"), "sweep.yaml:19: resources.ladder[0]: a node of `h100` has 8 GPUs"),
         (("{gpus: 8, ladder", "{gpus: true, ladder"), "sweep.yaml:19: resources.gpus: "),
         (("time: 4h", "time: 4 parsecs"), "sweep.yaml:19: resources.time: '4 parsecs' is not a duration"),
         (("900GiB", "900Gigs"), "sweep.yaml:19: resources.host_memory: '900Gigs' is not a size"),
-        (("{hang: 3}", "{hung: 3}"), "sweep.yaml:20: retry.budgets.hung: is no cause that can be tried again (did you mean `hang`?)"),
+        (
+            ("{hang: 3}", "{hung: 3}"),
+            "sweep.yaml:20: retry.budgets.hung: is no cause that can be tried again (did you mean `hang`?)",
+        ),
         (("{hang: 3}", "{hang: -1}"), "sweep.yaml:20: retry.budgets.hang: "),
-        (("gpu_hours: 200", "gpu_hours: -2"), "sweep.yaml:21: budget.gpu_hours: input should be greater than 0, not -2"),
+        (
+            ("gpu_hours: 200", "gpu_hours: -2"),
+            "sweep.yaml:21: budget.gpu_hours: input should be greater than 0, not -2",
+        ),
         (("max_parallel: 4", "max_parallel: 0"), "sweep.yaml:21: budget.max_parallel: "),
         (("search: null", "search: {trials: 3}"), "sweep.yaml:23: search: search is not supported by this version"),
     ],
-)  # fmt: skip
+)
 def test_each_mistake_has_its_place_and_a_way_out(
     tmp_path: Path, configs: Path, change: tuple[str, str], message: str
 ) -> None:

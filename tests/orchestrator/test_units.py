@@ -9,8 +9,19 @@ from orchestrator import units
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [(90, 90), (1.5, 1.5), ("4h", 14400), ("90m", 5400), ("1h30m", 5400), ("2d", 172800), ("1.5 h", 5400), ("45s", 45)]
-    + [("04:00:00", 14400), ("1-00:30:05", 88205), ("20min", 1200)],
+    [
+        (90, 90),
+        (1.5, 1.5),
+        ("4h", 14400),
+        ("90m", 5400),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        ("1.5 h", 5400),
+        ("45s", 45),
+        ("04:00:00", 14400),
+        ("1-00:30:05", 88205),
+        ("20min", 1200),
+    ],
 )
 def test_durations(written: str | float, seconds: float) -> None:
     assert units.seconds(written) == seconds

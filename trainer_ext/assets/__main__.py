@@ -33,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
     tiny.add_argument("--seed", type=int, default=0)
     rows = verbs.add_parser("prompts", help="reasoning-gym prompts in verl's parquet format")
     rows.add_argument("--task", default="chain_sum")
-    rows.add_argument("--difficulty", help=f"named settings; of chain_sum: {', '.join(prompts.DIFFICULTIES['chain_sum'])}")
+    rows.add_argument(
+        "--difficulty", help=f"named settings; of chain_sum: {', '.join(prompts.DIFFICULTIES['chain_sum'])}"
+    )
     rows.add_argument("--set", dest="fields", type=_field, action="append", default=[], metavar="FIELD=VALUE")
     rows.add_argument("--size", type=int, default=64)
     rows.add_argument("--seed", type=int, default=0)

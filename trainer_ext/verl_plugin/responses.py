@@ -50,7 +50,9 @@ def row_numbers(response_mask: Tensor) -> Tensor:
     return torch.where(real, real.cumsum(0) - 1, -1)
 
 
-def per_response(values: Tensor, response: Tensor, token: Tensor, rows: Tensor, lengths: Sequence[int], empty: Any) -> Tensor:
+def per_response(
+    values: Tensor, response: Tensor, token: Tensor, rows: Tensor, lengths: Sequence[int], empty: Any
+) -> Tensor:
     """Values of captured tokens as a jagged [B, n] over the batch, `empty` where no token was captured.
 
     Args:

@@ -129,7 +129,10 @@ class TransformersServer:
             while count < len(self._waiting) < self._config.max_num_seqs:
                 count = len(self._waiting)
                 await asyncio.sleep(GATHER_S)
-            batch, self._waiting = self._waiting[: self._config.max_num_seqs], self._waiting[self._config.max_num_seqs :]
+            batch, self._waiting = (
+                self._waiting[: self._config.max_num_seqs],
+                self._waiting[self._config.max_num_seqs :],
+            )
             batch.sort(key=lambda item: item[0].prompt)  # the order of arrival must not show in the last bits
             try:
                 requests = [request for request, _ in batch]
@@ -233,7 +236,9 @@ class TransformersAdapter(BaseRollout):
     ) -> None:
         """Send full tensors to the server. Every rank walks the weights, for gathering them is collective."""
         if wire_format != "named_tensors":
-            raise ValueError(f"rollout hf takes whole tensors, not {wire_format!r}: set checkpoint_engine.backend=naive")
+            raise ValueError(
+                f"rollout hf takes whole tensors, not {wire_format!r}: set checkpoint_engine.backend=naive"
+            )
         references = []
         for name, tensor in weights:
             if self._leads:
