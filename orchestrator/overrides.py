@@ -6,7 +6,7 @@ import re
 
 from orchestrator.model import Scalar
 
-_PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
+_PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 _WORDS_WITH_MEANING = {"true", "false", "null", "nan", "inf"}
 
 

@@ -19,7 +19,7 @@ from orchestrator.yaml_source import KeyPath
 
 Rule = Callable[[SweepSpec], Iterator[SpecError]]
 
-_TARGET = re.compile(r"\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@/-]+)*")
+_TARGET = re.compile(r"\+{0,2}[A-Za-z_][\w/@-]*(?:\.[\w@/-]+)*", re.ASCII)
 _OVERRIDE = re.compile(r"(?:\+{0,2}[^=\s~+][^=\s]*=.*|~[^=\s]+(?:=.*)?)", re.DOTALL)
 
 
@@ -83,7 +83,7 @@ def _aliases(spec: SweepSpec) -> Iterator[SpecError]:
     for name, target in spec.alias.items():
         if not _TARGET.fullmatch(target):
             yield spec.error(("alias", name), f"`{target}` is not a key of the configuration", "write a dotted key")
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             yield spec.error(("alias", name), "a short name is one word of letters, digits and underscores")
         if name in BUILT_IN:
             yield spec.error(("alias", name), f"`{{{name}}}` has a meaning of its own in job_name; take another name")

@@ -62,7 +62,7 @@ def test_parts_of_another_type_are_refused(change: dict[str, Any], message: str)
 
 
 def test_no_job_section_is_told() -> None:
-    with pytest.raises(ComposeError, match="the configuration has no job.command"):
+    with pytest.raises(ComposeError, match=r"the configuration has no job\.command"):
         read(None)
 
 

@@ -22,7 +22,7 @@ def test_hydra_reads_back_the_exact_value(value: Scalar) -> None:
     assert type(override.value()) is type(value)
 
 
-@pytest.mark.parametrize("word", ["true", "FALSE", "null", "NaN", "inf", "1e3", "007", "a,b", "choice(1,2)", ""])
+@pytest.mark.parametrize("word", ["true", "FALSE", "null", "NaN", "inf", "1e3", "007", "a,b", "choice(1,2)", "", "A¹"])
 def test_words_with_a_meaning_stay_words(word: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([assignment("a", word)])
     assert override.value() == word

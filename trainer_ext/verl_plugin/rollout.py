@@ -60,8 +60,6 @@ class TransformersServer:
 
         self._config, self._model_config = omega_conf_to_dataclass(config), omega_conf_to_dataclass(model_config)
         self._device = torch.device(get_device_name())
-        if self._device.type == "cpu":
-            torch.set_num_threads(len(os.sched_getaffinity(0)))  # the trainer waits while the server works
         dtype = getattr(torch, self._config.dtype)
         # on a CPU the parameters get their memory with the first weights; on a GPU it is allocated now
         with init_empty_weights() if self._device.type == "cpu" else self._device:

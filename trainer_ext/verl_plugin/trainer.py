@@ -30,7 +30,7 @@ from trainer_ext.verl_plugin.startup import InlineRewards
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
 from trainer_ext.writer import ScoredResponse, output_dir, write_step
 
-POLL_INTERVAL_S = 0.05
+POLL_INTERVAL_S = 0.2
 """How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
 SETTINGS = ("enable", "accepted_threshold", "profile_timing")
 """Keys of the `influence` section that are the plugin's; the others are fields of InfluenceConfig."""
@@ -99,8 +99,7 @@ class InfluenceTrainer(PPOTrainerSync):
         super().on_train_begin()
         print(names.setup_line(self._influence, self._settings), flush=True)
         if self.config.trainer.device == "cpu":
-            root = names.job_root(psutil.Process())
-            self._memory = names.PeakSampler(lambda: names.process_tree_bytes(root)).start()
+            self._memory = names.PeakSampler(names.ProcessTree(names.job_root(psutil.Process())).peak_bytes).start()
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], **kwargs: Any) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, **kwargs)
@@ -136,7 +135,7 @@ class InfluenceTrainer(PPOTrainerSync):
             write_step(output_dir(), self.global_steps, rows, self._meta(report))
         for phase, seconds in report["timing"].items():
             self.timing_raw[f"influence_{phase}"] = seconds
-        peak = self._memory.read() if self._memory else report["memory_peak_bytes"]
+        peak = self._memory.peak() if self._memory else report["memory_peak_bytes"]
         residuals = [m["residual"] for m in report["modules"].values() if m["residual"] is not None]
         metrics.update(
             {

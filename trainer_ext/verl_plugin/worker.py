@@ -7,7 +7,6 @@ own runs before the update. Scores go back through TransferQueue, as verl's own 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,8 +42,6 @@ class InfluenceTrainingWorker(TrainingWorker):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        if self.device_name == "cpu":
-            torch.set_num_threads(len(os.sched_getaffinity(0)))  # Ray would leave it one core
         self._taps: dict[InfluenceConfig, Tap] = {}
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
@@ -124,7 +121,7 @@ class InfluenceWorker(ActorRolloutRefWorker):
         timing["pop_rows"] = time.perf_counter() - start
         scores, mask, report = score_rows(data, captured, config, request)
         report["timing"] = {**report["timing"], **timing, "pop_rows": timing["pop_rows"] + report["timing"]["pop_rows"]}
-        report["memory_peak_bytes"] = self._memory.read() if self._memory else 0
+        report["memory_peak_bytes"] = self._memory.peak() if self._memory else 0
         return tu.get_tensordict(tensor_dict={SCORES: scores, MASK: mask}, non_tensor_dict={REPORT: report}).cpu()
 
 
