@@ -22,7 +22,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import StoreError, UsageError
 from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow
 from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState
-from orchestrator.store import rows
+from orchestrator.store.rows import attempt_row, event_row, point_row, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 
 BUSY_TIMEOUT_S = 30
@@ -122,7 +122,7 @@ class Store:
             raise UsageError(
                 f"no sweep named {name!r}" + (f"; known: {', '.join(known)}" if known else " has run here yet")
             )
-        return rows.sweep_row(row)
+        return sweep_row(row)
 
     def finish_sweep(self, name: str, finished_at: float | None, stop_reason: str | None) -> None:
         with self._write() as db:
@@ -142,7 +142,7 @@ class Store:
     def _points(self, db: Connection, sweep: str) -> list[PointRow]:
         columns = [column for column in points.c if column is not points.c.config]
         query = sa.select(*columns).where(points.c.sweep == sweep).order_by(points.c.index, points.c.id)
-        return [rows.point_row(row) for row in db.execute(query).mappings()]
+        return [point_row(row) for row in db.execute(query).mappings()]
 
     def config(self, sweep: str, point_id: str) -> dict[str, Any]:
         """The resolved configuration of one point."""
@@ -193,7 +193,7 @@ class Store:
         """Of all points of a sweep, by point and number."""
         query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
         with self._engine.connect() as db:
-            return [rows.attempt_row(row) for row in db.execute(query).mappings()]
+            return [attempt_row(row) for row in db.execute(query).mappings()]
 
     def start_attempt(self, point: PointRow, attempt: AttemptRow) -> bool:
         """ready -> active together with the attempt's row; False when somebody else started the point."""
@@ -219,7 +219,7 @@ class Store:
                 return None
             self._event(db, attempt.sweep, attempt.point, attempt.n, attempt.state, to, detail)
             row = db.execute(sa.select(*_ATTEMPT_COLUMNS).where(*_attempt_key(attempt))).mappings().one()
-            return rows.attempt_row(row)
+            return attempt_row(row)
 
     def evidence(self, attempt: AttemptRow) -> str | None:
         """The evidence of a collected attempt, as `orchestrator.triage.evidence_json` wrote it."""
@@ -236,7 +236,7 @@ class Store:
     def events(self, sweep: str, after: int = 0) -> list[EventRow]:
         query = sa.select(events).where(events.c.sweep == sweep, events.c.id > after).order_by(events.c.id)
         with self._engine.connect() as db:
-            return [rows.event_row(row) for row in db.execute(query).mappings()]
+            return [event_row(row) for row in db.execute(query).mappings()]
 
     def _event(
         self,

@@ -64,7 +64,6 @@ class TransformersServer:
         # on a CPU the parameters get their memory with the first weights; on a GPU it is allocated now
         with init_empty_weights() if self._device.type == "cpu" else self._device:
             self._model = AutoModelForCausalLM.from_config(self._model_config.hf_config, dtype=dtype).eval()
-        self._weights_held: list[Any] = []
         self._eos, self._pad = _end_tokens(self._model_config), self._model_config.tokenizer.pad_token_id
         self._replica_rank, self._global_steps = replica_rank, 0
         self._asked: Counter[tuple[int, ...]] = Counter()
@@ -75,15 +74,16 @@ class TransformersServer:
         """Take over the trainer's weights. `references` are Ray objects, each a `WireTensor`."""
         messages = await asyncio.gather(*references)
         weights = dict(from_wire(message) for message in messages)
-        if self._device.type == "cpu":
-            self._model.load_state_dict(weights, strict=False, assign=True)
-        else:
-            self._model.load_state_dict(weights, strict=False)
+        self._model.load_state_dict(weights, strict=False, assign=self._device.type == "cpu")
         self._model.tie_weights()
         _require_all_weights(self._model)
-        self._weights_held = list(references)
         if global_steps is not None:
             await self.set_global_steps(global_steps)
+
+    async def sleep(self) -> None:
+        """Let go of the weights: the next come before the next request, and shared memory need not hold both."""
+        if self._device.type == "cpu":
+            _release_weights(self._model)
 
     async def set_global_steps(self, global_steps: int) -> None:
         self._global_steps = global_steps
@@ -149,7 +149,6 @@ class TransformersServer:
         return {"aborted_count": 0, "request_ids": []}
 
     async def wake_up(self, *_: Any, **__: Any) -> None: ...
-    async def sleep(self) -> None: ...
     async def clear_kv_cache(self) -> None: ...
     async def release_kv_cache(self) -> None: ...
     async def resume_kv_cache(self) -> None: ...
@@ -163,6 +162,13 @@ def _end_tokens(model_config: Any) -> frozenset[int]:
     generation = getattr(model_config, "generation_config", None)
     listed = getattr(generation, "eos_token_id", None) or []
     return frozenset([model_config.tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])])
+
+
+def _release_weights(model: torch.nn.Module) -> None:
+    """Leave parameters their shapes alone; buffers, which no update brings, stay."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(parameter.to("meta"), requires_grad=False))
 
 
 def _require_all_weights(model: torch.nn.Module) -> None:
