@@ -12,8 +12,7 @@ from typing import Protocol
 
 from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
 from orchestrator.clock import Clock
-from orchestrator.collect.attempt import collect_attempt
-from orchestrator.collect.heartbeat import read_heartbeat
+from orchestrator.collect.attempt import collect_attempt, read_record
 from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
 from orchestrator.launch import Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
@@ -42,6 +41,7 @@ from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.anomalies import find_anomalies
 from orchestrator.triage.verdict import judge
+from trainer_ext.records import Heartbeat
 
 LOG_TRIES = 3
 """A sink that fails this often for one point is left alone until the next run; its failure is a warning."""
@@ -205,7 +205,7 @@ class Drive:
 
     def _notice_step(self, attempt: AttemptRow) -> bool:
         """A running attempt that completed another step is logged again."""
-        heartbeat = read_heartbeat(self._folder(attempt))
+        heartbeat = read_record(Heartbeat, self._folder(attempt).heartbeat)
         if heartbeat is None or (heartbeat.step or 0) <= self._steps.get(attempt.token, 0):
             return False
         self._steps[attempt.token] = heartbeat.step or 0

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator.clock import Clock
-from orchestrator.collect.heartbeat import read_heartbeat
+from orchestrator.collect.attempt import read_record
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
 from orchestrator.git_state import read_git_state
 from orchestrator.job_section import job_section
@@ -32,6 +32,7 @@ from orchestrator.sinks.base import Artifact, Sink
 from orchestrator.snapshot import write_report
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
+from trainer_ext.records import Heartbeat
 
 POLL_LOCAL_S = 0.5
 POLL_CLUSTER_S = 10.0
@@ -114,7 +115,7 @@ class Session:
         return {attempt.token: self._pulse(attempt) for attempt in live}
 
     def _pulse(self, attempt: AttemptRow) -> Pulse:
-        heartbeat = read_heartbeat(self.paths.attempt(attempt.sweep, attempt.point, attempt.n))
+        heartbeat = read_record(Heartbeat, self.paths.attempt(attempt.sweep, attempt.point, attempt.n).heartbeat)
         return Pulse(heartbeat, job_section(self.store.config(attempt.sweep, attempt.point), self.spec).expected_steps)
 
 

@@ -20,9 +20,7 @@ from trainer_ext.records import AttemptSpec, Heartbeat, Outcome
 
 _Record = TypeVar("_Record", AttemptSpec, Heartbeat, Outcome)
 
-NO_CONSOLE = ConsoleFacts(
-    steps={}, signatures=(), lines=0, bytes=0, truncated=False, restarted=False, total_steps=None
-)
+NO_CONSOLE = ConsoleFacts(steps={}, signatures=(), lines=0, bytes=0, truncated=False, restarted=False, total_steps=None)
 
 
 def collect_attempt(

@@ -183,7 +183,7 @@ class ConsoleParser:
             self._harmless_at = self._line
         ended = self._tracebacks.feed(self._line, text)
         self._add_exceptions(ended)
-        if any(traceback.complete for traceback in ended):
+        if any(traceback.complete for traceback in ended) or self._tracebacks.quotes(text):
             return
         pattern = self._book.classify(text)
         if pattern is not None:

@@ -74,6 +74,13 @@ class TracebackFollower:
                 ended.append(traceback.found)
         return ended
 
+    def quotes(self, text: str) -> bool:
+        """Whether a line is source code that an open traceback shows; what it says did not happen there."""
+        return any(
+            _shape(text[: len(traceback.prefix)]) == key and text[len(traceback.prefix) :].startswith("    ")
+            for key, traceback in self._open.items()
+        )
+
     def close(self) -> list[Traceback]:
         """The log is over."""
         ended = [traceback.found for traceback in self._open.values()]

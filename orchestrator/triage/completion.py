@@ -10,7 +10,11 @@ from orchestrator.triage.evidence import Evidence, NpzFacts, Role, Signature
 _OUTLIVED_BY = 2
 """Steps that must follow a root. One may: Ray's log monitor can print the step before a crash after the crash."""
 
+_KILLED_FROM_OUTSIDE = frozenset({128 + 9, 128 + 15})
+
 SUCCESS_WORDS = frozenset({"COMPLETED", "SUCCEEDED"})
+FAILURE_WORDS = frozenset({"FAILED", "ERROR"})
+"""What a scheduler says of a job with a non-zero exit code, and of nothing else."""
 
 
 def missing_steps(evidence: Evidence) -> tuple[int, ...]:
@@ -43,25 +47,46 @@ def outputs_whole(evidence: Evidence) -> bool:
 def is_complete(evidence: Evidence) -> bool:
     """All expected steps were logged and every score file is there and valid.
 
-    Where nobody knows the number of steps (somebody else's run), the steps that were logged must be all there is: either
-    the job or its scheduler reports success, or nothing in the log stands for a failure.
+    Where nobody knows the number of steps, the job or its scheduler must report success, or at least nothing may speak
+    of another end.
     """
-    if not evidence.steps and evidence.expected_steps != 0:
-        return False
     if not outputs_whole(evidence):
         return False
-    if evidence.expected_steps is not None:
+    if evidence.expected_steps:
         return not missing_steps(evidence)
-    return _reports_success(evidence) or (
-        evidence.ended and not evidence.gone and not evidence.outcome_seen and not fatal_roots(evidence) and _no_other_end(evidence)
+    if reports_success(evidence):
+        return bool(evidence.steps or evidence.npz or evidence.outcome_seen)
+    return bool(evidence.steps) and _nothing_went_wrong(evidence)
+
+
+def fatal(evidence: Evidence, role: Role) -> tuple[Signature, ...]:
+    """Signatures of a role in the log that the job did not outlive, earliest first."""
+    return tuple(
+        signature
+        for signature in evidence.signatures
+        if signature.role is role and signature.steps_after < _OUTLIVED_BY
     )
 
 
-def fatal_roots(evidence: Evidence) -> tuple[Signature, ...]:
-    """Roots in the log that the job did not outlive, earliest first; all of them where it outlived each."""
-    roots = tuple(signature for signature in evidence.signatures if signature.role is Role.ROOT)
-    return tuple(root for root in roots if root.steps_after < _OUTLIVED_BY) or roots
-
-
-def _reports_success(evidence: Evidence) -> bool:
+def reports_success(evidence: Evidence) -> bool:
+    """The exit code is 0, and the scheduler does not contradict it."""
     return evidence.exit_code == 0 and not evidence.signal and evidence.scheduler_reason in (None, *SUCCESS_WORDS)
+
+
+def reports_failure(evidence: Evidence) -> bool:
+    """The exit code, the signal or the scheduler's word stand for a failure."""
+    return bool(evidence.exit_code or evidence.signal) or evidence.scheduler_reason in FAILURE_WORDS
+
+
+def _nothing_went_wrong(evidence: Evidence) -> bool:
+    """Of a run whose length nobody knows: it ended by itself, and its log names no failure.
+
+    A failure without a cause is taken for one of the shutdown, as happens to Ray, unless a signal from outside made it.
+    """
+    stopped = evidence.gone or evidence.cancel_requested or evidence.stop_reason
+    from_outside = evidence.signal or evidence.oom_kills or evidence.exit_code in _KILLED_FROM_OUTSIDE
+    known_word = evidence.scheduler_reason in (None, *SUCCESS_WORDS, *FAILURE_WORDS)
+    failures = fatal(evidence, Role.ROOT) or fatal(evidence, Role.CASCADE)
+    if evidence.outcome_seen or not evidence.ended:  # the wrapper's exit code is known, and was no success
+        return False
+    return known_word and not (stopped or from_outside or failures or evidence.log_truncated)

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from orchestrator.collect.console import parse_console
 
-WORDS = (
-    "INFO WARNING engine worker rank loading checkpoint shard layers attention tokens batch generated prompts responses "
-    "reward advantages async server request finished seconds deprecated transformers config cache usage GiB profile"
-).split()
+WORDS = [
+    *("INFO", "WARNING", "engine", "worker", "rank", "loading", "checkpoint", "shard", "layers", "attention", "tokens"),
+    *("batch", "generated", "prompts", "responses", "reward", "advantages", "async", "server", "request", "finished"),
+    *("seconds", "deprecated", "transformers", "config", "cache", "usage", "GiB", "profile"),
+]
 METRICS = [
     f"{group}/{name}" for group in ("actor", "critic", "timing_s", "perf", "response_length") for name in WORDS[:16]
 ]

@@ -93,11 +93,13 @@ class TransformersServer:
         self, prompt_ids: Sequence[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
         """Continue one prompt; waits for a place in the next batch."""
+        import time; print("DBG generate", time.time(), flush=True)
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._waiting.append((self._request(tuple(prompt_ids), sampling_params), future))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run_batches())
         sample = await future
+        print("DBG generated", time.time(), flush=True)
         return TokenOutput(
             token_ids=sample.token_ids,
             log_probs=sample.log_probs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,6 +23,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
+from trainer_ext import routing
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
@@ -30,6 +32,7 @@ from trainer_ext.verl_plugin.startup import InlineRewards
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
 from trainer_ext.writer import ScoredResponse, output_dir, write_step
 
+ROUTER = Path(routing.__file__).with_suffix(".yaml")
 POLL_INTERVAL_S = 0.2
 """How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
 SETTINGS = ("enable", "accepted_threshold", "profile_timing")
@@ -71,6 +74,8 @@ class InfluenceTrainer(PPOTrainerSync):
         section = OmegaConf.to_container(config.influence, resolve=True)
         self._influence, self._settings = split_settings(section)
         self._memory: names.PeakSampler | None = None
+        if not config.actor_rollout_ref.rollout.router_config_path and config.trainer.device == "cpu":
+            config.actor_rollout_ref.rollout.router_config_path = str(ROUTER)
         super().__init__(config)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
@@ -81,16 +86,23 @@ class InfluenceTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        rollout = self.config.actor_rollout_ref.rollout
-        if rollout.name == ROLLOUT and self.config.trainer.device == "cpu":
-            # it imports while the trainer's worker does; on GPUs it has to wait for that one's placement
-            self._servers_ahead = [
-                launch_server(rollout, self.config.actor_rollout_ref.model, rank)
-                for rank in range(self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes)
-            ]
+        self._early = self._launch_early() if self.config.trainer.device == "cpu" else []
         for role in (Role.ActorRolloutRef, Role.ActorRollout, Role.Actor):
             if role in self.role_worker_mapping:
                 self.role_worker_mapping[role] = ray.remote(InfluenceWorker)
+
+    def _launch_early(self) -> list[Any]:
+        """Actors that verl starts after the trainer's worker: here they import while that one does.
+
+        Only where placement does not matter, which on GPUs it does. The handles keep them alive.
+        """
+        # not at the top: this module is registered while verl's agent loop, which that one needs, is being imported
+        from trainer_ext.verl_plugin.agent_loop import launch_agent_loops
+
+        rollout, model = self.config.actor_rollout_ref.rollout, self.config.actor_rollout_ref.model
+        ranks = self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes
+        servers = [launch_server(rollout, model, rank) for rank in range(ranks)] if rollout.name == ROLLOUT else []
+        return [*servers, *launch_agent_loops(rollout.agent.num_workers)]
 
     def get_reward_handles(self) -> list[Any]:
         return super().get_reward_handles() or [InlineRewards(self.config)]
