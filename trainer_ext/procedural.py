@@ -32,9 +32,10 @@ def _import_family(family: str) -> None:
 
 
 def make_dataset(task: str, config: Mapping[str, Any]) -> Any:
-    """A procedural dataset: `[index]` gives `{"question", "answer", "metadata"}`, `score_answer(answer, entry)` a float in [0, 1].
+    """A procedural dataset: `[index]` gives an entry with "question", "answer" and "metadata", and `score_answer` of an answer
+    and an entry a float in [0, 1].
 
-    `config` holds the fields of the task's own config class, `seed` and `size` among them; equal configs give equal entries.
+    `config` holds the fields of the task's own config class, `seed` and `size` among them. Equal configs give equal entries.
 
     Raises:
         UnknownTask: naming the tasks that exist.

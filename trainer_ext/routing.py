@@ -1,7 +1,7 @@
 """Routes rollout requests to the server with the least in flight; `routing.yaml` beside it is what verl is given.
 
-verl's own router does this and keeps conversations on one server besides. Its process imports all of verl for that, half a GB and
-seconds of a small job's start; this one imports nothing, and lives outside `verl_plugin` for that reason.
+verl's own router does this and keeps conversations on one server besides. Its process imports all of verl for that: half a GB,
+and seconds of a small job's start. This one imports nothing, and lives outside `verl_plugin` for that reason.
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +73,29 @@ def open_client(location: Location, environ: MutableMapping[str, str] = os.envir
 
 
 def _prepare(uri: str) -> None:
-    """A new SQLite file in WAL mode: readers (the UI) and the one writer then do not wait for each other."""
+    """Create the SQLite file whole or not at all, in WAL mode, where readers (the UI) and the writer do not wait.
+
+    MLflow fills a new database by dozens of migrations. A process that is killed among them, or a second one that begins
+    beside it, would leave a file that MLflow can never open again. So they run on another file, whose copy is put in place.
+    """
     path = uri.removeprefix("sqlite:///")
-    if path == uri or not path:
+    if path == uri or not path or os.path.exists(path):
         return
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or ".", prefix=".mlflow-new-") as folder:
+        scratch, whole = os.path.join(folder, "scratch.db"), os.path.join(folder, "mlflow.db")
+        _migrate(f"sqlite:///{scratch}")
+        shutil.copyfile(scratch, whole)  # a file of its own: MLflow keeps the scratch file open
+        with closing(sqlite3.connect(whole)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        with suppress(FileExistsError):  # somebody else was faster
+            os.link(whole, path)
+
+
+def _migrate(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
 
 
 def _explained(uri: str, error: Exception) -> str:

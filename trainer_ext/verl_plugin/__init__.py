@@ -7,7 +7,7 @@ which verl asks for first, and leaves each other registration to the moment its 
 what            selected by                                            where
 ==============  =====================================================  =============================================
 platform cpu    env VERL_PLATFORM=cpu                                  platform_cpu.py
-rollout hf      actor_rollout_ref.rollout.name=hf                      rollout.py, sampling.py
+rollout hf      actor_rollout_ref.rollout.name=hf                      rollout.py, ../rollout_server.py
 trainer mode    trainer.v1.trainer_mode=influence_sync                 trainer.py (driver), worker.py (each rank)
 ==============  =====================================================  =============================================
 """

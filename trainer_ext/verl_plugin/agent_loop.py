@@ -20,11 +20,9 @@ class AgentLoopProcess:
         self._worker: Any = None
 
     async def become(self, *arguments: Any) -> None:
-        import time; print("DBG become", time.time(), flush=True)
         self._worker = AgentLoopWorkerTQ.__ray_actor_class__(*arguments)
 
     async def generate_sequences(self, batch: Any) -> None:
-        import time; print("DBG gs", time.time(), flush=True)
         await self._worker.generate_sequences(batch)
 
 

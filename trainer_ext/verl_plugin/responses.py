@@ -41,7 +41,7 @@ def first_tokens(values: Tensor) -> Tensor:
 
 
 def row_numbers(response_mask: Tensor) -> Tensor:
-    """int64 [B]: 0, 1, 2, ... over the real responses of a batch, -1 where verl padded it with a row that the model never wrote.
+    """int64 [B]: 0, 1, 2, ... over the real responses of a batch, -1 at rows that verl added as padding.
 
     Args:
         response_mask: jagged [B, n], nonzero where the model wrote the token.

@@ -83,9 +83,11 @@ def test_a_metric_line_of_its_own_is_found_in_any_noise(noise: bytes, newline: b
     assert facts.steps[77] == {"actor/grad_norm": 0.25, "num_turns/min": 2.0}
 
 
-def test_long_lines_are_cut_and_the_next_line_is_read_again() -> None:
+@pytest.mark.parametrize("block", [7000, console.BLOCK, 1 << 23])
+def test_long_lines_are_cut_and_the_next_line_is_read_again(block: int) -> None:
     junk = "x" * (console.MAX_LINE * 2)
-    facts = parse("step:1 - a/x:1", junk + " step:9 - a/x:9", "step:2 - a/x:2")
+    lines = ("step:1 - a/x:1", junk + " step:9 - a/x:9", "y" * 20_000 + " step:2 - a/x:2 " + "y" * 20_000, "")
+    facts = parse_console(io.BytesIO("\n".join(lines).encode()), block=block)
     assert list(facts.steps) == [1, 2]
     assert facts.lines == 3
 
