@@ -71,8 +71,7 @@ class InfluenceTrainer(PPOTrainerSync):
     """PPOTrainerSync, and the trace."""
 
     def __init__(self, config: DictConfig) -> None:
-        section = OmegaConf.to_container(config.influence, resolve=True)
-        self._influence, self._settings = split_settings(section)
+        self._influence, self._settings = split_settings(dict(OmegaConf.to_object(config.influence)))
         self._memory: names.PeakSampler | None = None
         if not config.actor_rollout_ref.rollout.router_config_path and config.trainer.device == "cpu":
             config.actor_rollout_ref.rollout.router_config_path = str(ROUTER)
@@ -113,8 +112,8 @@ class InfluenceTrainer(PPOTrainerSync):
         if self.config.trainer.device == "cpu":
             self._memory = names.PeakSampler(names.ProcessTree(names.job_root(psutil.Process())).peak_bytes).start()
 
-    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], **kwargs: Any) -> KVBatchMeta:
-        batch = super()._balance_batch(batch, metrics, **kwargs)
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
         if ranks > 1 and self._influence.scope == "per_prompt":
             uids = [key.rsplit("_", 2)[0] for key in batch.keys]
@@ -185,11 +184,11 @@ class InfluenceTrainer(PPOTrainerSync):
         return {"config": dataclasses.asdict(self._influence), "settings": self._settings, "modules": report["modules"]}
 
     def _compute_metrics(
-        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **kwargs: Any
+        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], *args: Any, **kwargs: Any
     ) -> None:
         # verl times the update around our hook: give back what the trace took of it
         timing_raw["update_actor"] = timing_raw.get("update_actor", 0.0) - timing_raw.get("influence", 0.0)
-        super()._compute_metrics(batch, metrics, timing_raw, **kwargs)
+        super()._compute_metrics(batch, metrics, timing_raw, *args, **kwargs)
 
 
 def _as_list(reports: Any) -> list[Any]:
