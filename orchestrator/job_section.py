@@ -45,8 +45,9 @@ def job_section(config: Mapping[str, Any], spec: SweepSpec) -> JobSection:
     expected = _mapping(job, "expected", "job.")
     steps = spec.outputs.steps if spec.outputs.steps is not None else _steps(expected.get("steps"))
     npz = spec.outputs.npz if spec.outputs.npz is not None else expected.get("npz")
-    if npz is not None and not isinstance(npz, str):
-        raise ComposeError(f"job.expected.npz must be a glob below the attempt folder, not {npz!r}")
+    if npz is not None and not _is_glob_below(npz):
+        key = "outputs.npz" if npz is spec.outputs.npz else "job.expected.npz"
+        raise ComposeError(f"{key} must be a glob below the attempt folder, not {npz!r}")
     prepare = job.get("prepare") or []
     if not isinstance(prepare, list):
         raise ComposeError(f"job.prepare must be a list of commands, not {prepare!r}")
@@ -104,6 +105,13 @@ def _steps(value: Any) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise ComposeError(f"job.expected.steps must be a whole number above zero, not {value!r}")
+
+
+def _is_glob_below(value: Any) -> bool:
+    """A relative pattern that pathlib takes, and that leaves its folder nowhere."""
+    if not isinstance(value, str) or not value.strip("./") or value.startswith("/"):
+        return False
+    return all(part != ".." and (part == "**" or "**" not in part) for part in value.split("/"))
 
 
 def _env_text(value: Any) -> str:

@@ -134,6 +134,8 @@ class Drive:
         return self.store.start_attempt(point, new_attempt(point, n, pool, memory, self.clock.now()))
 
     def _submit(self, point: PointRow, attempt: AttemptRow) -> bool:
+        if attempt.cancel_requested:
+            return self.store.move_attempt(attempt, AttemptState.ENDED, "cancelled before it was submitted") is not None
         config = self.store.config(self.sweep, attempt.point)
         write_attempt(self.site, self.spec, point, config, attempt, self.pools.get(attempt.pool or ""))
         submitting = self.store.move_attempt(attempt, AttemptState.SUBMITTING)
@@ -287,6 +289,8 @@ class Drive:
 
     def _settle(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
         decision = self._decision(history)
+        if decision.act is Act.RETRY and history[-1].cancel_requested:
+            return self.store.move_point(point, PointState.CANCELLED, f"cancelled; before that {history[-1].reason}")
         return self.store.move_point(point, _STATE_AFTER[decision.act], decision.reason)
 
     def _decision(self, history: Sequence[AttemptRow]) -> Decision:
@@ -305,7 +309,7 @@ class Drive:
             self._failed_logs[point.id] = self._failed_logs.get(point.id, 0) + 1
             self._warn(f"{point.name}: logging failed: {error}")
             return False
-        self.store.mark_logged(point.sweep, point.id)
+        self.store.mark_logged(point)
         return True
 
     def _warn(self, message: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from orchestrator import backends
 from orchestrator.backends.base import Backend
 from orchestrator.compose import PROFILE_GROUP, compose_points, resolve_profile
+from orchestrator.errors import UsageError
 from orchestrator.expand import expand
+from orchestrator.job_section import job_section
 from orchestrator.model import Point, Pool
 from orchestrator.overrides import override_key
 from orchestrator.plan import Limits
@@ -61,7 +63,11 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
     chosen = resolve_profile(spec, has_gpu=bool(target.pools), backend=target.backend.name)
     spec = spec.model_copy(update={"profile": chosen})
     points = compose_points(spec, expand(spec))
+    for point in points:
+        job_section(point.config, spec)  # raises now what would otherwise stop the sweep half-way
     used = any(override_key(override) == PROFILE_GROUP for override in points[0].overrides)
+    if profile not in (None, "auto") and not used:
+        raise UsageError(f"--profile {profile}: config {spec.config} has no profiles")
     return Planned(spec, target, chosen if used else None, points)
 
 

@@ -32,9 +32,12 @@ class Display(Protocol):
 
 
 def open_console() -> Console:
-    """Standard output; a pipe has no width, and a table in a log should not be folded for want of one."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    """Standard output; a pipe has no width, and a table in a log should not be folded for want of one.
+
+    No markup: paths and error texts hold brackets (`[rank1]: ...`), which rich would swallow or trip over.
+    """
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False, emoji=False)
 
 
 @contextmanager

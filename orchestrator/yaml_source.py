@@ -110,6 +110,8 @@ def parse(text: str, file: Path | str) -> Source:
         data = loader.construct_document(node)
     except yaml.YAMLError as error:
         raise _syntax_error(error, file) from error
+    except RecursionError:  # PyYAML's own, before `_place` can count
+        raise SpecError("is nested too deeply or too large", file=file) from None
     finally:
         loader.dispose()
     if not isinstance(data, dict):
@@ -128,6 +130,8 @@ def value(text: str) -> Any:
         return loader.get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(getattr(error, "problem", None) or str(error)) from error
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     finally:
         loader.dispose()
 

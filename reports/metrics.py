@@ -13,6 +13,7 @@ ROWS_EMITTED: Names = ("influence_trace/rows_emitted",)
 GRAD_NORM: Names = ("actor/grad_norm",)
 POP_ROWS: Names = ("timing_s/influence_pop_rows",)
 HESSIAN_SOLVE: Names = ("timing_s/influence_hessian_solve",)
+STEP: Names = ("timing_s/step",)
 UPDATE_ACTOR: Names = ("timing_s/update_actor",)
 # verl 0.9 puts the worker's own figures below `actor/`
 TORCH_PEAK_GIB: Names = ("actor/perf/max_memory_allocated_gb", "perf/max_memory_allocated_gb")
@@ -25,10 +26,11 @@ PHASES: tuple[tuple[str, Names], ...] = (
     ("token_scoring", ("timing_s/influence_token_scoring",)),
     ("score_aggregation", ("timing_s/influence_score_aggregation",)),
     ("pop_rows", POP_ROWS),
+    ("capture", ("timing_s/influence_capture",)),
     ("logprob_backward", ("timing_s/influence_logprob_backward",)),
     ("loss_backward", ("timing_s/influence_loss_backward",)),
     ("update_actor", UPDATE_ACTOR),
-    ("step", ("timing_s/step",)),
+    ("step", STEP),
 )
 """Columns of the timing table, from the inner phases to the whole step."""
 

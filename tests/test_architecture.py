@@ -68,7 +68,7 @@ def test_every_shipped_sweep_loads_and_opens_with_its_question(path: Path) -> No
     assert path.read_text().startswith("#"), "a sweep file opens with the question that it answers"
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")) + [ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"], ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
     import re
 

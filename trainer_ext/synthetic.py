@@ -118,7 +118,7 @@ def step_metrics(responses: list[ScoredResponse], step: int, seconds: float) -> 
         "timing_s/influence_hessian_solve": 0.5 * seconds,
         "timing_s/influence_token_scoring": 0.2 * seconds,
         "timing_s/influence_score_aggregation": 0.1 * seconds,
-        "timing_s/influence_pop_rows": 0.01 * seconds,
+        "timing_s/influence_pop_rows": 0.95 * seconds,
         "perf/physical_memory_peak_gb": 1.0,
     }
 

@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SUCCEEDED
+    except OSError as error:  # a full disk, a folder that may not be written, a mount that went away
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_USAGE
 
 
 def overview() -> str:

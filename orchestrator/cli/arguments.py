@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def find_point(store: Store, word: str, sweep: str | None) -> PointRow:
     if len({row.id for row in found}) > 1:
         raise UsageError(f"{word!r} fits several points: {', '.join(row.name for row in found[:5])}")
     return found[0]
+
+
+def command_line(paths: RootPaths, *words: str) -> str:
+    """A command of ours as one would type it here, quoted for a shell."""
+    root = () if paths == RootPaths.resolve(None) else ("--root", str(paths.root))
+    return shlex.join(["python", "-m", "orchestrator", *words, *root])
 
 
 def print_json(data: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.cli.arguments import command_line
 from orchestrator.clock import SystemClock
 from orchestrator.errors import EXIT_INTERRUPTED
 from orchestrator.paths import RootPaths
@@ -35,8 +36,9 @@ def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
 
             view = session.run(observe, lambda text: console.print(text, style="yellow", soft_wrap=True))
     except KeyboardInterrupt:
-        console.print(f"\ninterrupted; jobs that run go on. `python -m orchestrator resume {name}` watches them again,")
-        console.print(f"`python -m orchestrator cancel {name}` ends them.")
+        console.print("\ninterrupted; jobs that run go on.")
+        console.print(f"watch them again   {command_line(paths, 'resume', name)}", soft_wrap=True, highlight=False)
+        console.print(f"end them           {command_line(paths, 'cancel', name)}", soft_wrap=True, highlight=False)
         return EXIT_INTERRUPTED
     conclude(console, paths, store, name, view)
     return exit_code(view)
@@ -45,9 +47,8 @@ def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
 def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: View) -> None:
     """The table, the report's path, and the command that opens MLflow."""
     console.print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
-    root = "" if paths == RootPaths.resolve(None) else f" --root {paths.root}"
     console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
-    console.print(f"MLflow   python -m orchestrator ui {name}{root}", soft_wrap=True, highlight=False)
+    console.print(f"MLflow   {command_line(paths, 'ui', name)}", soft_wrap=True, highlight=False)
 
 
 def near(path: Path) -> str:

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     numbers = [row.n for row in store.attempts(point.sweep) if row.point == point.id]
     if not numbers:
         raise UsageError(f"{point.name} has not started yet")
-    number = args.attempt or numbers[-1]
+    number = numbers[-1] if args.attempt is None else args.attempt
     if number not in numbers:
         raise UsageError(f"{point.name} has attempts {', '.join(map(str, numbers))}, not {number}")
     log = paths.attempt(point.sweep, point.id, number).console

@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-from orchestrator.cli.arguments import add_root, add_spec, open_store
+from orchestrator.cli.arguments import add_root, add_spec, command_line, open_store
 from orchestrator.cli.driving import drive_to_end
 from orchestrator.cli.plan import show
 from orchestrator.clock import SystemClock
@@ -54,5 +54,5 @@ def _detach(paths: RootPaths, name: str) -> int:
             start_new_session=True,
         )
     print(f"sweep {name} goes on in process {child.pid}; log: {log}")
-    print(f"  stop driving it: kill {child.pid}    end its jobs: python -m orchestrator cancel {name}")
+    print(f"  stop driving it: kill {child.pid}    end its jobs: {command_line(paths, 'cancel', name)}")
     return 0

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not 0 < args.port < 65_536:
+        raise UsageError(f"--port {args.port}: a port is a number from 1 to 65535")
     paths, store = open_existing(args)
     name = sweep_name(args, store)
     location = Location.resolve(paths, os.environ)

@@ -19,6 +19,8 @@ _FRAME = re.compile(r'^\s+File "([^"]+)", line (\d+), in (.+)')
 # Python prints the module of every exception that is not built in; `Epoch: 3` and `INFO: ...` are not exceptions
 _BUILT_IN = r"[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration|Group)"
 _EXCEPTION = re.compile(rf"^(?:(?:[A-Za-z_]\w*\.)+[A-Z]\w*|{_BUILT_IN})(?:\([\w.]+\))?(?::(?=\s|$)|$)")
+_PERHAPS_EXCEPTION = re.compile(r"^[A-Z]\w*(?::(?=\s|$)|$)")
+"""A class of the job's own main module stands without its module: `SyntheticFailure: ...`, but so does `Epoch: 3`."""
 _QUOTES_REMOTE = re.compile(r"^ray\.exceptions\.\w+\(\w+\): ray::")
 _CLOCK = re.compile(r"\d\d:\d\d")
 _DIGITS = re.compile(r"\d")
@@ -95,6 +97,8 @@ def _advance(traceback: _Open, line: int, text: str) -> None:
     elif _EXCEPTION.match(text):
         traceback.found.line, traceback.found.text = line, text
         traceback.found.complete = _QUOTES_REMOTE.match(text) is None
+    elif traceback.found.text == HEADER and traceback.found.where and _PERHAPS_EXCEPTION.match(text):
+        traceback.found.line, traceback.found.text = line, text  # it counts unless something surer follows
 
 
 def _shape(prefix: str) -> str:

@@ -53,9 +53,9 @@ class Store:
         try:
             if url is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            engine = sa.create_engine(
-                url or f"sqlite:///{path}", connect_args={} if url else {"timeout": BUSY_TIMEOUT_S}
-            )
+            place = url or sa.URL.create("sqlite", database=str(path))  # a path in a URL's text may hold a `?`
+            engine = sa.create_engine(place, connect_args={} if url else {"timeout": BUSY_TIMEOUT_S})
+            _say_plainly(engine)
             if engine.dialect.name == "sqlite":
                 _prepare_sqlite(engine)
             _create(engine)
@@ -99,7 +99,7 @@ class Store:
             row = known.get(point.id)
             if row is None:
                 continue
-            db.execute(_point(sweep, point.id).values(index=point.index, name=point.name))
+            db.execute(_point(sweep, point.id).values(_written_anew(row, point)))
             if row.state is PointState.SKIPPED:
                 self._move_point(db, row, PointState.PLANNED, "in the sweep file again")
             elif row.state is PointState.BLOCKED:
@@ -177,10 +177,10 @@ class Store:
             db.execute(attempts.update().where(*mine).values(superseded=True))
             return True
 
-    def mark_logged(self, sweep: str, point_id: str) -> None:
-        """The sinks hold the newest state of this point."""
+    def mark_logged(self, point: PointRow) -> None:
+        """The sinks hold the point as the caller saw it; one that changed its state since stays unlogged."""
         with self._write() as db:
-            db.execute(_point(sweep, point_id).values(unlogged=False))
+            db.execute(_point(point.sweep, point.id).where(points.c.state == point.state.value).values(unlogged=False))
 
     def mark_unlogged(self, sweep: str, point_id: str) -> None:
         """There is news of this point for the sinks."""
@@ -226,10 +226,25 @@ class Store:
         with self._engine.connect() as db:
             return cast("str | None", db.scalar(sa.select(attempts.c.evidence).where(*_attempt_key(attempt))))
 
-    def request_cancel(self, attempt: AttemptRow) -> None:
+    def cancel_sweep(self, sweep: str) -> None:
+        """Cancel what waits and ask for the end of what is active: one transaction, so that nothing starts in between.
+
+        Of an active point the newest attempt is marked in whatever state it is: a failure that is about to be judged
+        must not be tried again.
+        """
         with self._write() as db:
-            db.execute(_attempt(attempt).values(cancel_requested=True))
-            self._event(db, attempt.sweep, attempt.point, attempt.n, detail="cancel requested")
+            for point in self._points(db, sweep):
+                if point.state in (PointState.PLANNED, PointState.READY):
+                    self._move_point(db, point, PointState.CANCELLED, "cancelled before it started")
+                elif point.state is PointState.ACTIVE:
+                    self._request_cancel(db, point)
+
+    def _request_cancel(self, db: Connection, point: PointRow) -> None:
+        mine = (attempts.c.sweep == point.sweep, attempts.c.point == point.id)
+        newest = db.scalar(sa.select(sa.func.max(attempts.c.n)).where(*mine))
+        asked = attempts.update().where(*mine, attempts.c.n == newest, ~attempts.c.cancel_requested)
+        if db.execute(asked.values(cancel_requested=True)).rowcount:
+            self._event(db, point.sweep, point.id, newest, detail="cancel requested")
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
@@ -291,6 +306,17 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+def _say_plainly(engine: Engine) -> None:
+    """A full disk, a lock that nobody gives back, a lost server: the user's to read, from whatever statement."""
+
+    @sa.event.listens_for(engine, "handle_error")
+    def _raise(context: sa.engine.ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if isinstance(error, sa.exc.OperationalError) or type(error) is sa.exc.DatabaseError:
+            where = engine.url.render_as_string(hide_password=True)
+            raise StoreError(f"the database {where} does not serve: {error.orig}") from context.original_exception
+
+
 def _create(engine: Engine) -> None:
     with engine.execution_options(write=True).begin() as db:
         metadata.create_all(db)
@@ -313,6 +339,19 @@ def _attempt_key(attempt: AttemptRow) -> Iterable[sa.ColumnElement[bool]]:
 
 def _attempt(attempt: AttemptRow) -> sa.Update:
     return attempts.update().where(*_attempt_key(attempt))
+
+
+def _written_anew(row: PointRow, point: Point) -> Mapping[str, Any]:
+    """What the sweep file says of a known point now: its labels, and what it will run where it did not run yet."""
+    labels = {
+        "index": point.index,
+        "name": point.name,
+        "parameters": point.parameters,
+        "replicate": point.replicate,
+    }
+    if row.state in (PointState.PLANNED, PointState.READY, PointState.SKIPPED, PointState.BLOCKED):
+        return {**labels, "overrides": list(point.overrides), "config": point.config}
+    return labels
 
 
 def _point_values(sweep: str, point: Point) -> Mapping[str, Any]:

@@ -20,7 +20,23 @@ def timing(snapshot: SweepSnapshot) -> str:
         for phase, names in metrics.PHASES
     ]
     share = Column("`pop_rows` % of `update_actor`", [_share(point, step) for point in points], numeric=True)
-    return f"### Timing (step {step})\n\n{table([*job_columns(snapshot, points), *phases, share])}"
+    whole = [
+        Column("Job (s)", [_figure(_job_seconds(point)) for point in points], numeric=True),
+        Column("Outside its steps (s)", [_figure(_outside_steps(point)) for point in points], numeric=True),
+    ]
+    return f"### Timing (step {step})\n\n{table([*job_columns(snapshot, points), *phases, share, *whole])}"
+
+
+def _job_seconds(point: PointSnapshot) -> float | None:
+    """Of the deciding attempt, from its first command to its outcome."""
+    last = point.attempts[-1] if point.attempts else None
+    return None if last is None or last.started_at is None or last.ended_at is None else last.ended_at - last.started_at
+
+
+def _outside_steps(point: PointSnapshot) -> float | None:
+    """Preparation, start-up and shutdown: what the job took beside its steps."""
+    whole, steps = _job_seconds(point), metrics.series(point, metrics.STEP)
+    return None if whole is None or not steps else whole - sum(steps.values())
 
 
 def _figure(value: float | None) -> str:

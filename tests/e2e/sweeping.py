@@ -76,14 +76,18 @@ VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |")
 """Rows that say when, where and over which edits of the working tree a sweep ran."""
 
 
+MEASURED = ("Host memory", "Job (s)", "Outside its steps")
+"""Columns of figures that the machine decides."""
+
+
 def without_measurements(report: str) -> str:
-    """The report without what differs from run to run whatever happens: volatile rows and the host's memory."""
+    """The report without what differs from run to run whatever happens: volatile rows and measured figures."""
     measured: set[int] = set()
     lines = []
     for line in report.splitlines():
         cells = line.split(" | ")
         if line.startswith("| Job |"):
-            measured = {column for column, cell in enumerate(cells) if cell.startswith("Host memory")}
+            measured = {column for column, cell in enumerate(cells) if cell.startswith(MEASURED)}
         if line.startswith("| "):
             line = " | ".join(cell for column, cell in enumerate(cells) if column not in measured)
         if not line.startswith(VOLATILE):

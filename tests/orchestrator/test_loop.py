@@ -108,7 +108,7 @@ def test_a_requested_cancel_ends_the_job_and_the_point(tmp_path: Path) -> None:
     def observe(_view: object) -> None:
         for attempt in rehearsal.store.attempts("s"):
             if attempt.state is AttemptState.RUNNING and not attempt.cancel_requested:
-                rehearsal.store.request_cancel(attempt)
+                rehearsal.store.cancel_sweep("s")
 
     view = rehearsal.drive(observe=observe)
     assert view.points[0].state is PointState.CANCELLED

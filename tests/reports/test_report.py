@@ -67,8 +67,8 @@ def test_score_distribution_shows_the_figures_of_the_handwritten_report(factor_s
 
 def test_timing_gives_the_share_of_the_actors_update(factor_sweep: SweepSnapshot) -> None:
     rows = rows_of(render(factor_sweep), "Timing (step 1)")
-    assert rows["infl-excl-allsel"][-5:] == ["0.29", "0.59", "1.2", "146", "0.8%"]
-    assert rows["infl-excl-allsel-f64"][-5:] == ["31.1", "3.0", "34.5", "195", "17.7%"]
+    assert rows["infl-excl-allsel"][2:7] == ["0.29", "0.59", "1.2", "146", "0.8%"]
+    assert rows["infl-excl-allsel-f64"][2:7] == ["31.1", "3.0", "34.5", "195", "17.7%"]
 
 
 def test_a_sampled_peak_stands_in_the_cell_and_torchs_figure_in_the_footnote(factor_sweep: SweepSnapshot) -> None:
@@ -202,3 +202,13 @@ def test_notes_group_equal_anomalies_of_all_jobs(factor_sweep: SweepSnapshot) ->
     )
     report = render(dataclasses.replace(factor_sweep, points=points))
     assert "- **`log_truncated`** all 4 jobs: The log breaks off." in report
+
+
+def test_timing_says_how_long_a_job_took_outside_its_steps(factor_sweep: SweepSnapshot) -> None:
+    steps = {1: {"timing_s/step": 30.0}, 2: {"timing_s/step": 20.0}}
+    report = render(with_points(factor_sweep, metrics=steps, started_at=None))
+    took = factor_sweep.points[0].attempts[-1]
+    assert took.started_at is not None
+    assert took.ended_at is not None
+    whole = took.ended_at - took.started_at
+    assert rows_of(report, "Timing (step 1)")["infl-excl-perprompt"][-2:] == [f"{whole:,.0f}", f"{whole - 50:,.0f}"]

@@ -14,10 +14,9 @@ from typing import Literal, get_args
 
 import torch
 
-Phase = Literal["grad_staging", "hessian_solve", "token_scoring", "score_aggregation", "pop_rows"]
+Phase = Literal["grad_staging", "hessian_solve", "token_scoring", "score_aggregation"]
 """grad_staging: factors to the device, in order, and response gradients. hessian_solve: directions H^-1 d and their
-residual. token_scoring: one bilinear form per token. score_aggregation: sum over modules. pop_rows: rows out of the
-capture."""
+residual. token_scoring: one bilinear form per token. score_aggregation: sum over modules."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 

@@ -19,10 +19,10 @@ def test_phases_add_up_and_reading_starts_anew() -> None:
     for seconds in (2.0, 3.0):
         with timer.phase("hessian_solve"):
             clock.now += seconds
-    with timer.phase("pop_rows"):
+    with timer.phase("token_scoring"):
         clock.now += 1.0
 
-    assert timer.read() == {**dict.fromkeys(PHASES, 0.0), "hessian_solve": 5.0, "pop_rows": 1.0}
+    assert timer.read() == {**dict.fromkeys(PHASES, 0.0), "hessian_solve": 5.0, "token_scoring": 1.0}
     assert timer.read() == dict.fromkeys(PHASES, 0.0)
 
 
@@ -43,10 +43,10 @@ def test_a_phase_that_fails_is_counted() -> None:
 def test_time_of_another_timer_is_added() -> None:
     timer = PhaseTimer(_Clock())
     timer.add({"grad_staging": 1.5})
-    timer.add({"grad_staging": 1.0, "pop_rows": 2.0})
+    timer.add({"grad_staging": 1.0, "token_scoring": 2.0})
 
     seconds = timer.read()
-    assert (seconds["grad_staging"], seconds["pop_rows"]) == (2.5, 2.0)
+    assert (seconds["grad_staging"], seconds["token_scoring"]) == (2.5, 2.0)
 
 
 def test_profiling_waits_for_the_device_at_both_ends() -> None:

@@ -76,7 +76,7 @@ def test_two_steps_of_real_training_leave_what_the_file_contract_asks(tmp_path: 
 
 def check_metrics(data: dict[str, Any]) -> None:
     assert data["influence_trace/rows_emitted"] == ROWS
-    assert data["timing_s/influence_hessian_solve"] > 0
+    assert 0 < data["timing_s/influence_hessian_solve"] < data["timing_s/influence_pop_rows"]
     assert data["timing_s/update_actor"] > 0
     assert data["training/rollout_probs_diff_max"] < 1e-4, "rollout and trainer hold the same weights"
     assert 0.1 < data["perf/physical_memory_peak_gb"] < 16
