@@ -134,15 +134,15 @@ class Drive:
         return self.store.start_attempt(point, new_attempt(point, n, pool, memory, self.clock.now()))
 
     def _submit(self, point: PointRow, attempt: AttemptRow) -> bool:
-        if attempt.cancel_requested:
-            return self.store.move_attempt(attempt, AttemptState.ENDED, "cancelled before it was submitted") is not None
         config = self.store.config(self.sweep, attempt.point)
         write_attempt(self.site, self.spec, point, config, attempt, self.pools.get(attempt.pool or ""))
         submitting = self.store.move_attempt(attempt, AttemptState.SUBMITTING)
         return submitting is not None and self._call_submit(submitting)
 
     def _call_submit(self, attempt: AttemptRow) -> bool:
-        """`attempt` is in state submitting, and no job of its name exists."""
+        """`attempt` is in state submitting, as of just now, and no job of its name exists."""
+        if attempt.cancel_requested:
+            return self.store.move_attempt(attempt, AttemptState.ENDED, "cancelled before it was submitted") is not None
         try:
             handle = self.backend.submit(self._request(attempt))
         except SubmitUncertain as error:

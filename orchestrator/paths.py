@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.errors import UsageError
 from trainer_ext import records
 
 DEFAULT_ROOT = "runs"
@@ -64,8 +65,17 @@ class RootPaths:
 
     @classmethod
     def resolve(cls, option: str | Path | None, environ: Mapping[str, str] = os.environ) -> RootPaths:
-        """`--root`, else `ORCHESTRATOR_ROOT`, else `runs/` in the working directory."""
-        return cls(Path(option or environ.get(ENV_ROOT) or DEFAULT_ROOT).expanduser().absolute())
+        """`--root`, else `ORCHESTRATOR_ROOT`, else `runs/` in the working directory.
+
+        Raises:
+            UsageError: a character that MLflow, which takes the path of its database as a URL, reads as something else.
+        """
+        root = Path(option or environ.get(ENV_ROOT) or DEFAULT_ROOT).expanduser().absolute()
+        if bad := [char for char in "?%" if char in str(root)]:
+            raise UsageError(
+                f"the state folder {root} must not hold {' or '.join(bad)} in its path; choose another --root"
+            )
+        return cls(root)
 
     @property
     def database(self) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -51,6 +52,8 @@ class Session:
     store: Store
     sink: Sink
     clock: Clock
+    _expected_steps: dict[str, int | None] = dataclasses.field(default_factory=dict)
+    """By point; a configuration is large, and progress is shown twice a second."""
 
     @property
     def spec(self) -> SweepSpec:
@@ -116,7 +119,10 @@ class Session:
 
     def _pulse(self, attempt: AttemptRow) -> Pulse:
         heartbeat = read_record(Heartbeat, self.paths.attempt(attempt.sweep, attempt.point, attempt.n).heartbeat)
-        return Pulse(heartbeat, job_section(self.store.config(attempt.sweep, attempt.point), self.spec).expected_steps)
+        if attempt.point not in self._expected_steps:
+            job = job_section(self.store.config(attempt.sweep, attempt.point), self.spec)
+            self._expected_steps[attempt.point] = job.expected_steps
+        return Pulse(heartbeat, self._expected_steps[attempt.point])
 
 
 def exit_code(view: View) -> int:
@@ -138,7 +144,7 @@ def register(planned: Planned, store: Store, path: Path, command: Sequence[str],
         spec=spec.model_dump(mode="json"),
         backend=planned.target.backend.name,
         profile=planned.profile,
-        command=" ".join(command),
+        command=shlex.join(command),
         git=dataclasses.asdict(git) if git else None,
         environment=environment(),
         created_at=now,

@@ -47,7 +47,7 @@ def _cells(point: PointRow, history: tuple[AttemptRow, ...]) -> tuple[str | Text
         point.name,
         point.id,
         Text(point.state.value, style=STYLES.get(point.state, "")),
-        f"{verdict}: {point.reason}" if settled_badly else verdict,
+        ": ".join(filter(None, (verdict, point.reason))) if settled_badly else verdict,
         str(len(history)) if history else "",
         duration(took) if took is not None else "",
         Text(", ".join(anomaly.code for anomaly in last.anomalies) if last else "", style="yellow"),

@@ -81,7 +81,7 @@ def find_point(store: Store, word: str, sweep: str | None) -> PointRow:
     if not found:
         raise UsageError(f"no point {word!r}" + (f" in sweep {sweep}" if sweep else "") + "; see `status`")
     if len({row.id for row in found}) > 1:
-        raise UsageError(f"{word!r} fits several points: {', '.join(row.name for row in found[:5])}")
+        raise UsageError(f"{word!r} fits several points: {', '.join(f'{row.name} ({row.id})' for row in found[:5])}")
     return found[0]
 
 

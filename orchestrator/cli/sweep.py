@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     paths = RootPaths.resolve(args.root)
     store = open_store(paths)
-    command = ["python -m orchestrator", *sys.argv[1:]]
+    command = ["python", "-m", "orchestrator", *sys.argv[1:]]
     name = register(planned, store, args.spec, command, SystemClock().now())
     return _detach(paths, name) if args.detach else drive_to_end(paths, store, name)
 

@@ -55,10 +55,10 @@ class Store:
                 path.parent.mkdir(parents=True, exist_ok=True)
             place = url or sa.URL.create("sqlite", database=str(path))  # a path in a URL's text may hold a `?`
             engine = sa.create_engine(place, connect_args={} if url else {"timeout": BUSY_TIMEOUT_S})
-            _say_plainly(engine)
             if engine.dialect.name == "sqlite":
                 _prepare_sqlite(engine)
             _create(engine)
+            _say_plainly(engine)  # from here on
         except (sa.exc.SQLAlchemyError, OSError) as error:
             where = engine_name(url) if url else str(path)
             raise StoreError(f"cannot open the database {where}: {getattr(error, 'orig', None) or error}") from error
@@ -175,6 +175,7 @@ class Store:
                 return False
             mine = (attempts.c.sweep == point.sweep, attempts.c.point == point.id)
             db.execute(attempts.update().where(*mine).values(superseded=True))
+            db.execute(sweeps.update().where(sweeps.c.name == point.sweep).values(finished_at=None, stop_reason=None))
             return True
 
     def mark_logged(self, point: PointRow) -> None:
@@ -309,12 +310,13 @@ def _prepare_sqlite(engine: Engine) -> None:
 def _say_plainly(engine: Engine) -> None:
     """A full disk, a lock that nobody gives back, a lost server: the user's to read, from whatever statement."""
 
+    place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
+
     @sa.event.listens_for(engine, "handle_error")
     def _raise(context: sa.engine.ExceptionContext) -> None:
         error = context.sqlalchemy_exception
         if isinstance(error, sa.exc.OperationalError) or type(error) is sa.exc.DatabaseError:
-            where = engine.url.render_as_string(hide_password=True)
-            raise StoreError(f"the database {where} does not serve: {error.orig}") from context.original_exception
+            raise StoreError(f"the database {place} does not serve: {error.orig}") from context.original_exception
 
 
 def _create(engine: Engine) -> None:

@@ -75,3 +75,14 @@ def test_fill_replaces_every_string_in_one_pass() -> None:
 
 def test_fill_without_placeholders_changes_nothing() -> None:
     assert fill(["{root}"], {}) == ["{root}"]
+
+
+@pytest.mark.parametrize("glob", ["/etc/*", "../*", "a/../../*", "a**", "", ".", 3])
+def test_a_glob_that_leaves_the_attempt_folder_or_is_none_is_refused(glob: object) -> None:
+    with pytest.raises(ComposeError, match="must be a glob below the attempt folder"):
+        read({"command": ["true"], "expected": {"npz": glob}})
+
+
+def test_a_glob_of_the_sweep_file_is_refused_by_its_name_there() -> None:
+    with pytest.raises(ComposeError, match=r"outputs\.npz"):
+        read(JOB, npz="/etc/*")

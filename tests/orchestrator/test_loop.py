@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.backends.base import JobRequest, JobState
 from orchestrator.backends.fake import Play, Reply, always
 from orchestrator.backends.fake_files import fail
+from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import AttemptState, PointState, Verdict
 from orchestrator.spec_model import SweepSpec
 from tests.orchestrator.driving import Died, Rehearsal
@@ -112,6 +114,53 @@ def test_a_requested_cancel_ends_the_job_and_the_point(tmp_path: Path) -> None:
 
     view = rehearsal.drive(observe=observe)
     assert view.points[0].state is PointState.CANCELLED
+
+
+def test_a_job_that_fails_while_it_is_cancelled_is_not_tried_again(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path, always(Play(on_end=fail(1, log=CUDA_OOM))), points=1)
+
+    def observe(_view: object) -> None:
+        if any(attempt.state is AttemptState.COLLECTED for attempt in rehearsal.store.attempts("s")):
+            rehearsal.store.cancel_sweep("s")
+
+    (point,) = rehearsal.drive(observe=observe).points
+    assert point.state is PointState.CANCELLED
+    assert len(rehearsal.store.attempts("s")) == 1
+
+
+def test_an_attempt_that_was_cancelled_before_its_submission_starts_no_job(tmp_path: Path) -> None:
+    rehearsal = Rehearsal(tmp_path, always(Play()), points=1)
+
+    def observe(_view: object) -> None:
+        if any(attempt.state is AttemptState.CREATED for attempt in rehearsal.store.attempts("s")):
+            rehearsal.store.cancel_sweep("s")
+
+    (point,) = rehearsal.drive(observe=observe).points
+    assert point.state is PointState.CANCELLED
+    assert not rehearsal.cluster.submissions
+
+
+def test_the_last_state_is_logged_although_logging_failed_before(tmp_path: Path) -> None:
+    """A point that settles in the very tick in which an older state of it is logged at last."""
+    rehearsal = Rehearsal(tmp_path, always(Play()), points=1)
+    log, failed = rehearsal.logged.log, 0
+
+    def late(point: PointRow, history: Sequence[AttemptRow]) -> None:
+        nonlocal failed
+        if history[-1].state is AttemptState.COLLECTED:
+            failed += 1
+            raise RuntimeError("not now")
+        log(point, history)
+
+    def observe(_view: object) -> None:
+        for attempt in rehearsal.store.attempts("s"):
+            if attempt.state is AttemptState.ENDED:
+                rehearsal.store.mark_unlogged("s", attempt.point)
+
+    rehearsal.logged.log = late  # type: ignore[method-assign]
+    rehearsal.drive(observe=observe)
+    assert failed == 1
+    assert set(rehearsal.logged.states.values()) == {"succeeded"}
 
 
 def test_a_used_up_budget_stops_what_waits(tmp_path: Path) -> None:

@@ -104,3 +104,10 @@ _trees = st.recursive(
 @given(st.dictionaries(_keys, _trees, min_size=1, max_size=4))
 def test_reads_back_what_yaml_wrote(data: dict[str, object]) -> None:
     assert yaml_source.parse(yaml.safe_dump(data), "f.yaml").data == data
+
+
+def test_nesting_that_the_parser_itself_cannot_follow_is_refused() -> None:
+    with pytest.raises(SpecError, match="nested too deeply"):
+        yaml_source.parse("a: " + "[" * 5000 + "]" * 5000, "deep.yaml")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        yaml_source.value("[" * 5000 + "]" * 5000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import VERBS, main
+from orchestrator.clock import FakeClock
+from orchestrator.planning import plan_sweep
+from orchestrator.session import register
+from orchestrator.store import Store
 
 SWEEP = """\
 # What do the verbs say?
@@ -126,12 +131,14 @@ def test_a_failed_point_can_be_run_again_and_a_good_one_cannot(
         (["logs", "nothing"], "no point 'nothing'"),
         (["collect", "nowhere"], "nowhere is not a folder"),
         (["sweep", "nowhere.yaml"], "no such sweep file"),
+        (["ui", "verbs", "--port", "99999999"], "a port is a number from 1 to 65535"),
+        (["logs", "verbs-none", "--attempt", "0"], "verbs-none has attempts 1, not 0"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
     words: list[str], message: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rooted = [*words, "--root", str(root)] if words[0] in ("status", "logs", "sweep") else words
+    rooted = [*words, "--root", str(root)] if words[0] in ("status", "logs", "sweep", "ui") else words
     assert main(rooted) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -144,6 +151,58 @@ def test_a_mistake_in_a_sweep_file_starts_nothing(tmp_path: Path, capsys: pytest
     assert main(["sweep", str(spec), "--root", str(tmp_path / "runs")]) == 2
     assert f"{spec}:4: paramters: unknown key (did you mean `parameters`?)" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["job=3"], "job must be a mapping, not 3"),
+        (["job.command=[]"], "the configuration has no job.command"),
+        (["outputs.npz=/etc/*"], "outputs.npz must be a glob below the attempt folder"),
+        (["--profile", "h200x8"], "config synthetic has no profiles"),
+    ],
+)
+def test_a_job_that_could_never_run_starts_nothing(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text("# ?\nname: s\nconfig: synthetic\n")
+    assert main(["sweep", str(spec), *words, "--root", str(tmp_path / "runs")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["what?", "a%20b"])
+def test_a_root_that_mlflow_would_misread_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--root", str(tmp_path / name)]) == 2
+    assert "must not hold" in capsys.readouterr().err
+
+
+def test_a_root_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--root", str(tmp_path / ("x" * 300))]) == 2
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_brackets_in_a_path_are_printed_as_they_are_and_commands_are_quoted(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "[/bold] it's [red]"
+    shutil.copytree(root, copy)
+    assert main(["resume", "verbs", "--root", str(copy)]) == 1
+    shown = capsys.readouterr().out
+    assert str(copy / "sweeps" / "verbs" / "report.md") in shown
+    assert f"ui verbs --root {shlex.quote(str(copy))}" in shown
+
+
+def test_the_command_in_the_report_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    spec = tmp_path / "s.yaml"
+    spec.write_text("# ?\nname: s\nconfig: synthetic\n")
+    words = ["sweep", str(spec), "synthetic.fail_on_pools=[a, b]"]
+    store = Store.open(tmp_path / "orchestrator.db", FakeClock())
+    register(plan_sweep(spec, words[2:], None, None), store, spec, ["python", "-m", "orchestrator", *words], 0.0)
+    assert shlex.split(store.sweep("s").command) == ["python", "-m", "orchestrator", *words]
 
 
 def test_nothing_has_run_yet_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,6 +175,16 @@ def test_of_a_quoted_remote_traceback_the_innermost_exception_counts() -> None:
     assert (found.code, found.line, found.where) == ("cuda_oom", 8, "worker.py:8 in update_actor")
 
 
+def test_an_exception_of_the_main_module_is_named_whatever_it_is_called() -> None:
+    (found,) = parse(*TRACEBACK[:5], "SyntheticFailure: asked for this", "bye").signatures
+    assert (found.line, found.text, found.where) == (6, "SyntheticFailure: asked for this", "actor.py:7 in step")
+
+
+def test_what_only_looks_like_an_exception_gives_way_to_one() -> None:
+    (found,) = parse(*TRACEBACK[:5], "Epoch: 3", TRACEBACK[5]).signatures
+    assert found.text == TRACEBACK[5]
+
+
 def test_a_traceback_that_breaks_off_is_still_a_failure() -> None:
     assert codes(parse("a", *TRACEBACK[:4], end="")) == [(2, PLAIN_EXCEPTION)]
 

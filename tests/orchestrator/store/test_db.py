@@ -123,3 +123,56 @@ def test_a_file_that_is_no_database_gives_a_clear_message(tmp_path: Path) -> Non
     path.write_text("not a database, and long enough to be looked at " * 50)
     with pytest.raises(StoreError, match="cannot open the database"):
         Store.open(path, FakeClock())
+
+
+def test_a_point_that_changed_while_it_was_logged_stays_unlogged(store: Store) -> None:
+    (seen, *_) = store.points("s")
+    store.move_point(seen, PointState.READY)
+    store.mark_logged(seen)
+    assert store.points("s")[0].unlogged
+    store.mark_logged(store.points("s")[0])
+    assert not store.points("s")[0].unlogged
+
+
+def test_cancelling_a_sweep_ends_what_waits_and_marks_what_is_active_in_whatever_state(store: Store) -> None:
+    attempt = first_attempt(store)
+    store.move_attempt(attempt, AttemptState.ENDED)
+    store.cancel_sweep("s")
+    store.cancel_sweep("s")
+    assert [point.state for point in store.points("s")] == [PointState.ACTIVE, PointState.CANCELLED]
+    assert store.attempts("s")[0].cancel_requested
+    assert [event.detail for event in store.events("s")].count("cancel requested") == 1
+
+
+def test_a_point_that_waits_takes_its_labels_and_configuration_from_the_file_as_it_is_now(store: Store) -> None:
+    first_attempt(store)
+    again = [
+        dataclasses.replace(point, parameters={"y": 1}, overrides=("y=1",), config={"y": 1})
+        for point in points("a", "b")
+    ]
+    store.put_sweep(sweep(), again)
+    ran, waiting = store.points("s")
+    assert (ran.parameters, ran.overrides, store.config("s", ran.id)) == ({"y": 1}, ("x=0",), {"x": 0})
+    assert (waiting.parameters, waiting.overrides, store.config("s", waiting.id)) == ({"y": 1}, ("y=1",), {"y": 1})
+
+
+def test_a_database_that_stops_serving_is_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "orchestrator.db"
+    store = Store.open(path, FakeClock())
+    store.close()
+    path.write_bytes(b"not a database, but longer than its header of a hundred bytes" * 10)
+    with pytest.raises(StoreError, match="does not serve: file is not a database"):
+        store.sweep_names()
+
+
+def test_a_question_mark_in_the_path_is_a_part_of_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "a?b#c%20d" / "orchestrator.db"
+    Store.open(path, FakeClock()).close()
+    assert path.exists()
+
+
+def test_a_stopped_sweep_goes_on_when_a_point_of_it_is_run_again(store: Store) -> None:
+    store.move_point(store.points("s")[0], PointState.BLOCKED, "budget")
+    store.finish_sweep("s", 5.0, "budget")
+    assert store.rerun(store.points("s")[0])
+    assert (store.sweep("s").finished_at, store.sweep("s").stop_reason) == (None, None)
