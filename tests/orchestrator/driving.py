@@ -88,7 +88,18 @@ class Rehearsal:
         self.cluster = FakeCluster(self.script, self.clock, tuple(POOLS.values()))
         self.paths = RootPaths(self.root)
         self.store = Store.open(self.paths.database, self.clock)
-        row = SweepRow("s", "", "s.yaml", self.spec.model_dump(mode="json"), "fake", None, "", None, {}, created_at=self.clock.now())
+        row = SweepRow(
+            "s",
+            "",
+            "s.yaml",
+            self.spec.model_dump(mode="json"),
+            "fake",
+            None,
+            "",
+            None,
+            {},
+            created_at=self.clock.now(),
+        )
         self.store.put_sweep(row, [point(index) for index in range(self.points)])
 
     def drive(self, die_after: int = -1, observe: Callable[[View], None] = lambda _view: None) -> View:
