@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import subprocess
 import sys
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
@@ -42,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _refuse_taken(args.port)
     print("Ctrl-C stops the server", flush=True)
-    return subprocess.run(command.argv, env={**os.environ, **command.env}, check=False).returncode
+    # in place of this process, so that whatever ends it ends the server
+    os.execve(command.argv[0], command.argv, {**os.environ, **command.env})
 
 
 def _refuse_taken(port: int) -> None:
