@@ -16,11 +16,7 @@ help:  ## this list
 sweep: env  ## run sweeps/factor.yaml on this machine
 	$(BIN)/python -m orchestrator sweep sweeps/factor.yaml
 
-test: env-test  ## lint, types, architecture and every test
-	$(BIN)/python -m ruff check .
-	$(BIN)/python -m ruff format --check --quiet .
-	$(BIN)/python -m mypy
-	$(BIN)/lint-imports --no-cache
+test: lint  ## lint, types, architecture and every test
 	$(BIN)/python -m pytest -n 2 -q -m "not verl and not gpu"
 	$(BIN)/python -m pytest -q -m verl
 

@@ -7,7 +7,7 @@ next process. Nothing here decides: `plan`, `triage` and `policy` do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
@@ -16,7 +16,7 @@ from orchestrator.collect.attempt import collect_attempt, read_record
 from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
 from orchestrator.launch import Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
-from orchestrator.model import AttemptState, PointState, Pool, Resources
+from orchestrator.model import AttemptState, PointState, Pool
 from orchestrator.paths import AttemptPaths
 from orchestrator.plan import (
     Action,
@@ -77,13 +77,10 @@ class Drive:
     _failed_logs: dict[str, int] = field(default_factory=dict)
     _polled_at: float = float("-inf")
 
-    def view(self) -> View:
-        return View.of(self.store.points(self.sweep), self.store.attempts(self.sweep))
-
     def run(self, observe: Callable[[View], None]) -> View:
         """Drive until every point is settled and logged; `observe` sees each tick."""
         while True:
-            view = self.view()
+            view = self.store.view(self.sweep)
             observe(view)
             actions = [action for action in plan(view, self.limits, self.clock.now()) if not self._given_up(action)]
             if view.finished and not actions:
@@ -173,18 +170,13 @@ class Drive:
         return self._call_submit(attempt)
 
     def _request(self, attempt: AttemptRow) -> JobRequest:
-        wanted = self.spec.resources
+        wanted = self.spec.resources.model()
         return JobRequest(
             name=attempt.job_name,
             token=attempt.token,
             attempt_dir=self._folder(attempt).dir,
             pool=self.pools.get(attempt.pool or ""),
-            resources=Resources(
-                gpus=wanted.gpus,
-                ladder=self.ladder,
-                time_s=wanted.time_s,
-                host_memory_bytes=attempt.host_memory_bytes,
-            ),
+            resources=replace(wanted, ladder=self.ladder, host_memory_bytes=attempt.host_memory_bytes),
         )
 
     # ---- watching --------------------------------------------------------------------------------------------------

@@ -59,9 +59,6 @@ class Session:
     def spec(self) -> SweepSpec:
         return SweepSpec.model_validate(self.store.sweep(self.sweep).spec)
 
-    def view(self) -> View:
-        return View.of(self.store.points(self.sweep), self.store.attempts(self.sweep))
-
     def run(self, observe: Observer, said: Callable[[str], None]) -> View:
         """Drive, or follow whoever drives, until every point is settled; then write the report.
 
@@ -73,7 +70,7 @@ class Session:
             if not lock.held:
                 said(f"process {lock.holder()} drives this sweep; following it")
             while not lock.acquire():
-                observe(self.view())
+                observe(self.store.view(self.sweep))
                 self.clock.sleep(POLL_LOCAL_S)
             self.sink.write_sweep(sweep_record(self.store.sweep(self.sweep), self.store.points(self.sweep)))
             view = self._drive(observe, said)

@@ -32,7 +32,7 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
     """All that a report of this sweep says; points that the sweep file no longer has, and never ran, are left out."""
     row = store.sweep(sweep)
     spec = SweepSpec.model_validate(row.spec)
-    view = View.of(store.points(sweep), store.attempts(sweep))
+    view = store.view(sweep)
     shown = [point for point in view.points if point.state is not PointState.SKIPPED]
     evidence = {point.id: deciding_evidence(store, view.history(point)) for point in shown}
     points = tuple(

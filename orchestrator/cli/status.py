@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_existing, print_json, sweep_name
-from orchestrator.plan import View
 from orchestrator.snapshot import sweep_state
 from orchestrator.store import Store
 
@@ -26,14 +25,14 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.tables import points_table
     from orchestrator.tui import open_console
 
-    view = View.of(store.points(name), store.attempts(name))
+    view = store.view(name)
     open_console().print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
     return 0
 
 
 def as_json(store: Store, name: str) -> dict[str, Any]:
     """The documented form of `status --json`."""
-    view = View.of(store.points(name), store.attempts(name))
+    view = store.view(name)
     points = []
     for point in view.points:
         history = view.history(point)

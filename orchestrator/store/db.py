@@ -22,6 +22,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import StoreError, UsageError
 from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow
 from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState
+from orchestrator.plan import View
 from orchestrator.store.rows import attempt_row, event_row, point_row, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 
@@ -124,13 +125,17 @@ class Store:
             )
         return sweep_row(row)
 
-    def finish_sweep(self, name: str, finished_at: float | None, stop_reason: str | None) -> None:
+    def finish_sweep(self, name: str, finished_at: float, stop_reason: str | None) -> None:
         with self._write() as db:
             db.execute(
                 sweeps.update().where(sweeps.c.name == name).values(finished_at=finished_at, stop_reason=stop_reason)
             )
-            if finished_at is not None:
-                self._event(db, name, detail=stop_reason or "finished")
+            self._event(db, name, detail=stop_reason or "finished")
+
+    def view(self, sweep: str) -> View:
+        """Points and attempts, read in one transaction: what others write in between is not half seen."""
+        with self._engine.connect() as db:
+            return View.of(self._points(db, sweep), self._attempts(db, sweep))
 
     # ---- points ----------------------------------------------------------------------------------------------------
 
@@ -192,9 +197,12 @@ class Store:
 
     def attempts(self, sweep: str) -> list[AttemptRow]:
         """Of all points of a sweep, by point and number."""
-        query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
         with self._engine.connect() as db:
-            return [attempt_row(row) for row in db.execute(query).mappings()]
+            return self._attempts(db, sweep)
+
+    def _attempts(self, db: Connection, sweep: str) -> list[AttemptRow]:
+        query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
+        return [attempt_row(row) for row in db.execute(query).mappings()]
 
     def start_attempt(self, point: PointRow, attempt: AttemptRow) -> bool:
         """ready -> active together with the attempt's row; False when somebody else started the point."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer_ext.influence import InfluenceConfig, Responses
+from trainer_ext.influence import InfluenceConfig, Responses, leading_tokens
 from trainer_ext.influence.contrast import group_members, response_weights
 
 
@@ -83,8 +83,8 @@ def leading_response_tokens(response_mask: Tensor, max_tokens: int) -> list[Tens
     Args:
         response_mask: jagged [R, n], nonzero where the model wrote the token (tools write others).
     """
-    chosen = [row.nonzero().flatten() for row in response_mask.unbind()]
-    return chosen if max_tokens == -1 else [tokens[:max_tokens] for tokens in chosen]
+    response, token = leading_tokens(response_mask.to_padded_tensor(0).bool(), max_tokens)
+    return list(token.split(response.bincount(minlength=response_mask.size(0)).tolist()))
 
 
 def predicting_positions(lengths: Tensor, response_lengths: Tensor, tokens: Sequence[Tensor], packed: bool) -> Tensor:
