@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,12 +42,43 @@ def heavy_tails() -> Case:
     case, rng = random_batch(seed=1), np.random.default_rng(2)
     scale = rng.lognormal(sigma=2.0, size=(len(case.response), 1))
     inputs = case.inputs + np.array([100.0, 0.0, 0.0])
-    return Case(inputs, case.output_grads * scale, case.response, case.group, case.accepted, case.advantage)
+    return replace(case, inputs=inputs, output_grads=case.output_grads * scale)
+
+
+def extreme_tails() -> Case:
+    """Token norms spread evenly over eight orders of magnitude, on both factors: one token in ten holds the Hessian."""
+    case, rng = random_batch(seed=6), np.random.default_rng(7)
+    power = rng.permutation(np.linspace(-4, 4, len(case.response)))[:, None]
+    on_inputs = power * rng.uniform(size=power.shape)
+    return replace(case, inputs=case.inputs * 10**on_inputs, output_grads=case.output_grads * 10 ** (power - on_inputs))
 
 
 def fewer_tokens_than_dim() -> Case:
     """D = 30, fewer than the tokens of any group: the Hessian has no full rank without its damping."""
     return random_batch(seed=3, tokens=20, k_in=5, k_out=6)
+
+
+def odd_widths() -> Case:
+    """7 x 5, neither a multiple of four; responses one after another, in no order."""
+    case = random_batch(seed=8, tokens=150, k_in=7, k_out=5)
+    order = np.array([4, 8, 0, 3, 7, 1, 6, 2, 5])
+    return replace(case, response=order[np.sort(case.response)])
+
+
+def wide_inputs() -> Case:
+    """9 x 2, the tokens dealt out in turn: no two neighbours are of one response."""
+    case = random_batch(seed=9, k_in=9, k_out=2)
+    return replace(case, response=np.arange(len(case.response)) % 9)
+
+
+def narrow_inputs() -> Case:
+    """k_in = 1."""
+    return random_batch(seed=10, k_in=1, k_out=6)
+
+
+def single_entry() -> Case:
+    """D = 1."""
+    return random_batch(seed=12, k_in=1, k_out=1)
 
 
 def lonely_responses() -> Case:
@@ -66,15 +97,60 @@ def lonely_responses() -> Case:
     )
 
 
+def one_response_a_prompt() -> Case:
+    """Nothing to contrast within any prompt."""
+    case = random_batch(seed=13)
+    return replace(case, group=np.array([5, 2, 8, 0, 1, 9, 4, 7, 3]))
+
+
+def one_sided_prompts() -> Case:
+    """One prompt with accepted responses only, one with rejected ones only, one with both."""
+    case = random_batch(seed=14)
+    accepted = np.where(case.group == 7, True, np.where(case.group == 3, False, case.accepted))
+    return replace(case, accepted=accepted)
+
+
 def zero_advantages() -> Case:
     """One prompt whose advantages are all zero, one where only a rejected response has any."""
     case = random_batch(seed=5)
     advantage = np.where(case.group == 7, 0.0, case.advantage)
     advantage[(case.group == 3) & case.accepted] = 0.0
-    return Case(case.inputs, case.output_grads, case.response, case.group, case.accepted, advantage)
+    return replace(case, advantage=advantage)
+
+
+def silent_tokens() -> Case:
+    """Zero gradients: by either factor, of a whole response, and of a whole prompt, whose Hessian is then zero."""
+    case = random_batch(seed=15)
+    inputs, output_grads = case.inputs.copy(), case.output_grads.copy()
+    inputs[::7] = 0.0
+    output_grads[3::11] = 0.0
+    output_grads[(case.response == 4) | (case.group[case.response] == 100)] = 0.0
+    return replace(case, inputs=inputs, output_grads=output_grads)
+
+
+def rank_one() -> Case:
+    """All gradients are multiples of one: the Hessian is its damping but for one direction."""
+    case, rng = random_batch(seed=16), np.random.default_rng(17)
+    size = rng.uniform(0.5, 2.0, size=(len(case.response), 1))
+    return replace(case, inputs=size * case.inputs[:1], output_grads=np.tile(case.output_grads[:1], (len(size), 1)))
 
 
 CASES: dict[str, Callable[[], Case]] = {
     case.__name__: case
-    for case in (random_batch, heavy_tails, fewer_tokens_than_dim, lonely_responses, zero_advantages)
+    for case in (
+        random_batch,
+        heavy_tails,
+        extreme_tails,
+        fewer_tokens_than_dim,
+        odd_widths,
+        wide_inputs,
+        narrow_inputs,
+        single_entry,
+        lonely_responses,
+        one_response_a_prompt,
+        one_sided_prompts,
+        zero_advantages,
+        silent_tokens,
+        rank_one,
+    )
 }

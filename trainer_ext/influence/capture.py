@@ -14,7 +14,7 @@ predicts the token (the one before it).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +25,15 @@ from torch import Tensor, nn
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.factors import ModuleFactors
 from trainer_ext.influence.projection import Projection, projection_dims
+from trainer_ext.influence.storage import (
+    RESERVE_BYTES,
+    FactorStore,
+    Placement,
+    Rows,
+    StoredBatch,
+    StoredFactors,
+    on_device,
+)
 
 _WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
 
@@ -68,33 +77,50 @@ class _MicroBatch:
     """What was selected for one pass, and the rows that its backward has brought so far."""
 
     positions: Tensor
-    response: Tensor
     last: int
-    rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """module -> (inputs [n, k_in], output_grads [n, k_out])"""
+    """The largest position; -1: nothing is selected."""
+    stored: StoredBatch
+
+    def positions_on(self, device: torch.device) -> Tensor:
+        """The positions there; sent once, for all modules."""
+        self.positions = on_device(self.positions, device)
+        return self.positions
 
 
 class LinearCapture:
     """Context manager that captures the factors of a model's target modules; may be entered again and again.
 
+    With precision `fast` (the default on a GPU) rows are rounded to float16 with a power of two a token (`storage.py`).
+    The hooks never wait for the device, but for the first pass, which brings each module's projections there.
+
     Args:
         model: any module; may be wrapped by FSDP2 or hold checkpointed blocks.
-        config: names the modules and the projections.
-        storage: where rows are kept; None: on the device of the pass. Moving them off it waits for the device.
+        config: names the modules, the projections and the precision.
+        placement: where rows are kept: on the device of the pass, on the host (pinned memory, if the pass is on a GPU),
+            or, with `auto`, on the device as long as `reserve_bytes` stay free there.
+        reserve_bytes: bytes of device memory that `auto` leaves to the rest of the step.
 
     Raises:
         ValueError: no module matches.
     """
 
-    def __init__(self, model: nn.Module, config: InfluenceConfig, *, storage: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: InfluenceConfig,
+        *,
+        placement: Placement = "auto",
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
         self._modules = target_modules(model, config)
         self.projections = {name: _projections(name, module, config) for name, module in self._modules.items()}
-        self._storage = storage
+        dims = {name: (project_in.k, project_out.k) for name, (project_in, project_out) in self.projections.items()}
+        self._store = FactorStore(dims, precision=config.precision, placement=placement, reserve_bytes=reserve_bytes)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._batches: list[_MicroBatch] = []
+        self._batch: _MicroBatch | None = None
 
     def __enter__(self) -> Self:
-        self._batches = []
+        self._forget()
         for name, module in self._modules.items():
             hook = self._forward_hook(name)
             self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
@@ -125,63 +151,55 @@ class LinearCapture:
         first, last = (int(x) for x in torch.aminmax(positions)) if len(positions) else (0, -1)
         if first < 0:
             raise ValueError(f"positions: must not be negative, got {first}")
-        self._batches.append(_MicroBatch(positions, response, last))
+        self._batch = _MicroBatch(positions, last, self._store.open(response))
 
-    def pop(self) -> dict[str, ModuleFactors]:
+    def take(self, device: torch.device | str | None = None) -> StoredFactors:
         """The rows of all passes since the last call, in the order of `select`, and forget them.
 
-        Every module has the same T rows; a pass that brought a module no gradient gives it zero output gradients
-        there, and a module that no pass brought a gradient is left out. `response` is one tensor shared by all
-        modules.
+        To be read once, one module after another, so that rows on the host never are on the device all at once. Every
+        module has the same T rows; a pass that brought a module no gradient gives it zero output gradients there, and a
+        module that no pass brought a gradient is left out.
+
+        Args:
+            device: where factors are read; None: on the device of the passes.
+        """
+        factors = self._store.take(device)
+        self._forget()
+        return factors
+
+    def pop(self) -> dict[str, ModuleFactors]:
+        """What `take` gives, all modules at once; `response` is one tensor shared by all of them.
 
         Raises:
             ValueError: a captured value is not finite (see `ModuleFactors`).
         """
-        batches = [batch for batch in self._batches if len(batch.positions)]
-        self._batches = []
-        if not batches:
-            return {name: self._empty(name) for name in self._modules}
-        response = torch.cat([batch.response for batch in batches])
-        modules = {}
-        for name in self._modules:
-            first = next((batch.rows[name] for batch in batches if name in batch.rows), None)
-            if first is not None:
-                inputs, output_grads = (torch.cat(side) for side in zip(*_rows(name, batches, first), strict=True))
-                response = response.to(inputs.device)
-                modules[name] = ModuleFactors(inputs=inputs, output_grads=output_grads, response=response)
-        return modules
+        return dict(self.take().items())
+
+    def _forget(self) -> None:
+        self._store.clear()
+        self._batch = None
 
     def _forward_hook(self, name: str) -> Callable[..., None]:
         project_in, _ = self.projections[name]
 
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-            batch = self._batches[-1] if self._batches else None
+            batch = self._batch
             if batch is None or batch.last < 0 or not output.requires_grad:
                 return
             inputs = args[0] if args else kwargs["input"]
-            rows = project_in(_selected(inputs.detach(), batch, name))
-            output.register_hook(partial(self._store, batch, name, rows))
+            rows = self._store.round_inputs(project_in(_selected(inputs.detach(), batch, name)))
+            output.register_hook(partial(self._keep, batch, name, rows))
 
         return hook
 
-    def _store(self, batch: _MicroBatch, name: str, inputs: Tensor, grad: Tensor) -> None:
-        if name in batch.rows:
+    def _keep(self, batch: _MicroBatch, name: str, inputs: Rows, grad: Tensor) -> None:
+        if name in batch.stored.chunks:
             raise RuntimeError(
                 f"{name} received a second gradient in one selection: call select() before each forward pass; "
                 "a module that runs twice in one pass cannot be captured"
             )
         _, project_out = self.projections[name]
-        output_grads = project_out(_selected(grad.detach(), batch, name))
-        device = output_grads.device if self._storage is None else self._storage
-        batch.rows[name] = (inputs.to(device), output_grads.to(device))
-
-    def _empty(self, name: str) -> ModuleFactors:
-        project_in, project_out = self.projections[name]
-        return ModuleFactors(
-            inputs=torch.empty(0, project_in.k),
-            output_grads=torch.empty(0, project_out.k),
-            response=torch.empty(0, dtype=torch.int64),
-        )
+        self._store.put(batch.stored, name, inputs, project_out(_selected(grad.detach(), batch, name)))
 
 
 def _projections(name: str, module: nn.Linear, config: InfluenceConfig) -> tuple[Projection, Projection]:
@@ -201,17 +219,4 @@ def _selected(values: Tensor, batch: _MicroBatch, name: str) -> Tensor:
     tokens = values.reshape(-1, values.shape[-1])
     if batch.last >= len(tokens):
         raise ValueError(f"positions: {batch.last} selected, but {name} sees {len(tokens)} tokens in this pass")
-    return tokens[batch.positions.to(tokens.device)]
-
-
-def _rows(name: str, batches: list[_MicroBatch], like: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Take one (inputs, output_grads) out of each micro-batch, zeros shaped as `like` where the module got no gradient.
-
-    They leave the micro-batch, so that no more than one module is held twice while rows are joined.
-    """
-
-    def zeros(batch: _MicroBatch) -> tuple[Tensor, Tensor]:
-        count = len(batch.positions)
-        return like[0].new_zeros(count, like[0].shape[1]), like[1].new_zeros(count, like[1].shape[1])
-
-    return [batch.rows.pop(name) if name in batch.rows else zeros(batch) for batch in batches]
+    return tokens[batch.positions_on(tokens.device)]

@@ -26,8 +26,9 @@ class InfluenceConfig:
     """identity: plain dot products (H = I); inverse: preconditioned by the damped inverse Hessian."""
     hessian_source: Literal["token", "response"] = "token"
     """Whose gradients H sums over: one outer product per token, or one per response. Unused with identity."""
-    scope: Literal["per_prompt", "all_selected"] = "per_prompt"
-    """Who is contrasted with whom: the responses of one prompt, or all responses on this rank as one group."""
+    scope: Literal["per_prompt", "all_selected", "global"] = "per_prompt"
+    """Who is contrasted with whom: the responses of one prompt, all responses on this rank as one group, or all
+    responses of all ranks as one group with one Hessian (`distributed.py`)."""
     contrastive_agg: Literal["sum", "mean", "advantage"] = "mean"
     """Weight of a response in the contrast: +1/-1, +1/n_accepted and -1/n_rejected, or its advantage."""
     exclude_self_response: bool = False
@@ -35,6 +36,12 @@ class InfluenceConfig:
     leave_one_out: Literal["keep", "renorm", "auto"] = "auto"
     """What leaving one out does to a mean: keep divides by n still, renorm by n - 1; auto is renorm with inverse,
     else keep."""
+    true_loo: bool = False
+    """Leave the own response's tokens out of the Hessian too, not only out of the direction; needs
+    `exclude_self_response` and hessian_mode inverse."""
+    token_unit_norm: bool = False
+    """identity: every token's gradient has unit length, in directions too. inverse: a token's score is divided by
+    sqrt(g^T H^-1 g), its length in the metric of the inverse Hessian; directions and Hessian keep raw gradients."""
     reg_lambda: float = -1.0
     """Damping added to H; zero or less: 0.1 * trace(H) / D, per module and group."""
     max_hessian_dim: int = -1
@@ -47,12 +54,15 @@ class InfluenceConfig:
     """The scalar whose gradient is captured; read by the trainer plugin."""
     skip_optimizer_step: bool = False
     """Score without training on the batch; read by the trainer plugin."""
-    solver: Literal["auto", "direct", "dual"] = "auto"
-    """Route of the inverse mode: direct factors the D x D Hessian, dual the N x N Gram of its N rows; auto: the
-    smaller one."""
-    precision: Literal["fp64", "fp32"] = "fp32"
-    """Type of the factors and of every product over tokens, and of the scores. Factorisations run in float64 in
-    both."""
+    solver: Literal["auto", "direct", "dual", "pcg"] = "auto"
+    """Route of the inverse mode: direct factors the D x D Hessian, dual the N x N Gram of its N rows, pcg iterates with
+    the Hessian applied through its rows; auto: what the device's cost model predicts to be fastest (`cost.py`)."""
+    precision: Literal["auto", "fp64", "fp32", "fast"] = "auto"
+    """fp64: everything in float64. fp32: float32 factors, answers refined until the float64 residual is small. fast:
+    factors rounded to float16 with a power of two a token, products on the tensor cores. auto: fast on a GPU, fp32 on
+    a CPU."""
+    residual_tolerance: float = -1.0
+    """Largest |W H - d| / |d| that a solution may keep; zero or less: that of the precision (`precision.py`)."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """An `nn.Linear` takes part when its dotted name contains one of these."""
     seed: int = 0
@@ -69,6 +79,15 @@ class InfluenceConfig:
             )
         if not math.isfinite(self.reg_lambda):
             raise ValueError(f"reg_lambda: must be finite, got {self.reg_lambda}")
+        if not self.residual_tolerance < 1:
+            raise ValueError(f"residual_tolerance: must be below 1, got {self.residual_tolerance}")
+        if self.true_loo and not (self.exclude_self_response and self.hessian_mode == "inverse"):
+            raise ValueError("true_loo: needs exclude_self_response=true and hessian_mode=inverse")
+        if self.token_unit_norm and self.hessian_mode == "inverse" and self.solver == "pcg":
+            raise ValueError(
+                "token_unit_norm: with hessian_mode=inverse every token needs H^-1 itself, which solver=pcg never "
+                "forms; set solver to auto, direct or dual"
+            )
         if not self.target_modules or "" in self.target_modules:
             raise ValueError("target_modules: needs at least one name, none of them empty")
 

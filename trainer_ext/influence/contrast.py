@@ -24,7 +24,7 @@ from trainer_ext.influence.config import InfluenceConfig
 def group_members(group: Tensor, config: InfluenceConfig) -> list[Tensor]:
     """Rows of `Responses` (int64, ascending) of each group that is contrasted within itself, given `Responses.group`
     [R]."""
-    if config.scope == "all_selected":
+    if config.scope != "per_prompt":
         return [torch.arange(len(group), device=group.device)]
     return [(group == label).nonzero().flatten() for label in group.unique()]
 

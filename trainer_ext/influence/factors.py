@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ModuleFactors:
-    """The gradient of every captured token for one linear module, as factors: g_t = output_grads[t] inputs[t]^T.
+    """The gradient of every captured token for one linear module, as factors: g_t = 2^e_t output_grads[t] inputs[t]^T.
 
     Raises:
         ValueError: a wrong shape or dtype, different lengths or devices, or a value that is not finite.
@@ -27,17 +27,24 @@ class ModuleFactors:
     """v, floating point [T, k_out]: projected gradients of the output function by the module's output."""
     response: Tensor
     """int64 [T]: row of `Responses` that the token belongs to, in any order."""
+    exponent: Tensor | None = None
+    """e, int8 [T]: power of two that the two halves of a token were divided by together when they were rounded
+    (`storage.py`); None: zero for all."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "output_grads"):
             _require_floating(f"ModuleFactors.{name}", getattr(self, name), dimensions=2)
         _require("ModuleFactors.response", self.response, torch.int64)
         lengths = {name: len(getattr(self, name)) for name in ("inputs", "output_grads", "response")}
+        if self.exponent is not None:
+            _require("ModuleFactors.exponent", self.exponent, torch.int8)
+            lengths["exponent"] = len(self.exponent)
         if len(set(lengths.values())) > 1:
             raise ValueError(f"ModuleFactors: one row per token in each field, got {lengths}")
         if 0 in (self.k_in, self.k_out):
             raise ValueError(f"ModuleFactors: k_in and k_out must be positive, got {self.k_in} and {self.k_out}")
-        devices = {str(x.device) for x in (self.inputs, self.output_grads, self.response)}
+        fields = (self.inputs, self.output_grads, self.response, self.exponent)
+        devices = {str(x.device) for x in fields if x is not None}
         if len(devices) > 1:
             raise ValueError(f"ModuleFactors: all fields on one device, got {sorted(devices)}")
 

@@ -9,8 +9,9 @@ Symbols, per linear module and group of responses
 
 Formulas
     d           Omega g            directions, one per response where the own one is excluded, else one for all
-    W           d H^-1             (`solve.py`)
+    W           d H^-1             (`solve.py`); true leave-one-out: d_r H_-r^-1
     score_t     <g_t, W_r(t)> = v_t^T W_r(t) u_t
+    unit norm   identity: with g_t / |g_t| for every g_t; inverse: score_t / sqrt(g_t^T H^-1 g_t)
 
 A positive score pulls toward the accepted side. For every response, the sum of its scores is d_r^T H^-1 g_r. Tokens of
 a group without contrast are NaN. Scores add over modules.
@@ -18,21 +19,25 @@ a group without contrast are NaN. Scores add over modules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from trainer_ext.influence.config import InfluenceConfig
-from trainer_ext.influence.contrast import contrast_matrix, group_members, response_weights
-from trainer_ext.influence.curvature import DenseRows, GradientRows, TokenRows, damping
+from trainer_ext.influence.cost import measured_rates
 from trainer_ext.influence.factors import ModuleFactors, Responses, require_known_responses
-from trainer_ext.influence.solve import DampedSystem, buffer_bytes, choose_route, solve
+from trainer_ext.influence.layout import Layout, layout_of
+from trainer_ext.influence.modules import Module, ModuleScorer
+from trainer_ext.influence.precision import Precision, resolve, score_dtype
 from trainer_ext.influence.timing import Phase, PhaseTimer
+from trainer_ext.influence.workspace import workspace_bytes
 
-_DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
-_IDENTITY = "identity"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +47,25 @@ class ModuleResult:
     scores: Tensor
     """[T] in the order of the factors, on their device; float32, or float64 with precision fp64. NaN: no contrast."""
     route: str
-    """identity, direct, dual, direct+dual (groups differ), or none (no group has a contrast and a token)."""
+    """identity, direct, dual, pcg, some of them joined by + (groups differ), or none (no group has a contrast and a
+    token)."""
     residual: float | None
-    """Largest |W H - d| / |d| over groups and right-hand sides; None where nothing was solved."""
+    """Largest |W H - d| / |d| over groups and right-hand sides, or an upper estimate of it (`solve.probed_residual`);
+    None where nothing was solved."""
     timing: dict[Phase, float]
-    """Seconds by phase."""
+    """Seconds by phase, of the device's own work."""
     peak_bytes: int
-    """Most bytes beyond the factors held at once, counted from shapes."""
+    """Most bytes beyond the factors held at once, counted from shapes (`workspace.py`)."""
+
+
+@dataclass(frozen=True)
+class RouteRecord:
+    """A choice of the cost model, and how it turned out."""
+
+    module: str
+    route: str
+    predicted_seconds: float
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +82,17 @@ class BatchResult:
     """Seconds by phase, all modules together."""
     peak_bytes: int
     """The largest module's."""
+    choices: list[RouteRecord]
+    """Of the modules whose route was chosen and not given."""
+
+
+class Modules(Protocol):
+    """Factors by module name: a dict, or a store that brings them to the device one by one."""
+
+    def items(self) -> Iterable[tuple[str, ModuleFactors]]:
+        """Name and factors; asked for once."""
+
+    def __len__(self) -> int: ...
 
 
 def score_module(
@@ -73,188 +101,151 @@ def score_module(
     config: InfluenceConfig,
     *,
     device: torch.device | str | None = None,
-    profile: bool = False,
 ) -> ModuleResult:
-    """Score every token of one linear module.
+    """Score every token of one module.
 
     Args:
         factors: T tokens in any order; a response may have none (it still counts in a mean).
         responses: R rows that `factors.response` points into.
         config: which score, and by which route.
         device: where to compute; None: where the factors are. Scores return to the device of the factors.
-        profile: wait for a GPU at both ends of each phase, so that the timing says where its time went.
 
     Raises:
         ValueError: a token of an unknown response, or a `reg_lambda` too small to solve with.
     """
-    require_known_responses(factors, responses)
-    device = torch.device(device or factors.inputs.device)
-    timer = PhaseTimer.profiling(device) if profile else PhaseTimer()
-    scores = torch.full((factors.tokens,), torch.nan, dtype=_DTYPES[config.precision], device=factors.inputs.device)
-    solved = []
-    for members in group_members(responses.group, config):
-        weights = response_weights(responses.accepted[members], responses.advantage[members], config)
-        if weights is None:
-            continue
-        with timer.phase("grad_staging"):
-            group = _stage(factors, responses, members, weights, config, device)
-        if len(group.tokens):
-            result = _score_group(group, config, timer)
-            solved.append(result)
-            with timer.phase("score_aggregation"):
-                scores[group.tokens] = result.scores.to(scores.device)
+    result = score_batch({_ONLY: factors}, responses, config, device=device)
     return ModuleResult(
-        scores=scores,
-        route="+".join(sorted({s.route for s in solved})) or "none",
-        residual=max((s.residual for s in solved if s.residual is not None), default=None),
-        timing=timer.read(),
-        peak_bytes=max((s.peak_bytes for s in solved), default=0),
+        scores=result.scores,
+        route=result.routes[_ONLY],
+        residual=result.residuals[_ONLY],
+        timing=result.timing,
+        peak_bytes=result.peak_bytes,
     )
 
 
 def score_batch(
-    modules: Mapping[str, ModuleFactors],
+    modules: Mapping[str, ModuleFactors] | Modules,
     responses: Responses,
     config: InfluenceConfig,
     *,
     device: torch.device | str | None = None,
-    profile: bool = False,
 ) -> BatchResult:
     """Score every token over all modules, one module at a time; arguments as in `score_module`.
+
+    With `auto`, the choices, what was predicted and what it took are logged at INFO.
 
     Raises:
         ValueError: no module, modules with different tokens, or an error of `score_module` with the module's name.
     """
-    first = _shared_response(modules)
-    timer = PhaseTimer()
-    total = torch.zeros(len(first), dtype=torch.float64, device=first.device)
-    routes: dict[str, str] = {}
-    residuals: dict[str, float | None] = {}
-    peak_bytes = 0
-    for name, factors in modules.items():
-        try:
-            result = score_module(factors, responses, config, device=device, profile=profile)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        with timer.phase("score_aggregation"):
-            total += result.scores
-        timer.add(result.timing)
-        routes[name], residuals[name] = result.route, result.residual
-        peak_bytes = max(peak_bytes, result.peak_bytes)
-    return BatchResult(
-        scores=total.to(_DTYPES[config.precision]),
-        routes=routes,
-        residuals=residuals,
-        dims={name: (factors.k_in, factors.k_out) for name, factors in modules.items()},
-        timing=timer.read(),
-        peak_bytes=peak_bytes,
-    )
-
-
-def response_gradients(inputs: Tensor, output_grads: Tensor, sizes: list[int]) -> Tensor:
-    """g [R, D] from tokens sorted by response.
-
-    Args:
-        inputs, output_grads: u [T, k_in] and v [T, k_out].
-        sizes: tokens of each of the R responses; they sum to T.
-    """
-    segments = zip(output_grads.split(sizes), inputs.split(sizes), strict=True)
-    return torch.stack([(v.T @ u).flatten() for v, u in segments])
-
-
-def token_scores(inputs: Tensor, output_grads: Tensor, sizes: list[int], directions: Tensor) -> Tensor:
-    """score_t = v_t^T W u_t [T], W being the response's own direction, or the only one.
-
-    Args:
-        inputs, output_grads, sizes: as in `response_gradients`.
-        directions: W [R, D] or [1, D].
-    """
-    shape = (output_grads.shape[1], inputs.shape[1])
-    matrices = directions.unflatten(1, shape).expand(len(sizes), *shape)
-    segments = zip(output_grads.split(sizes), matrices, inputs.split(sizes), strict=True)
-    return torch.cat([((v @ w) * u).sum(dim=1) for v, w, u in segments])
-
-
-@dataclass(frozen=True, eq=False)
-class _Group:
-    """One group's tokens, sorted by response, in the type and on the device of the computation."""
-
-    tokens: Tensor
-    """int64 [T_g], rows of the factors, on their device."""
-    sizes: list[int]
-    """Tokens of each response of the group."""
-    inputs: Tensor
-    output_grads: Tensor
-    omega: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Solved:
-    scores: Tensor
-    route: str
-    residual: float | None
-    peak_bytes: int
-
-
-def _stage(
-    factors: ModuleFactors,
-    responses: Responses,
-    members: Tensor,
-    weights: Tensor,
-    config: InfluenceConfig,
-    device: torch.device,
-) -> _Group:
-    home, dtype = factors.response.device, _DTYPES[config.precision]
-    rank = torch.full((responses.count,), -1, dtype=torch.int64, device=home)
-    rank[members.to(home)] = torch.arange(len(members), device=home)
-    token_rank = rank[factors.response]
-    tokens = (token_rank >= 0).nonzero().flatten()
-    tokens = tokens[token_rank[tokens].argsort(stable=True)]
-    return _Group(
-        tokens=tokens,
-        sizes=token_rank[tokens].bincount(minlength=len(members)).tolist(),
-        inputs=factors.inputs[tokens].to(device, dtype),
-        output_grads=factors.output_grads[tokens].to(device, dtype),
-        omega=contrast_matrix(weights, responses.accepted[members], config).to(device, dtype),
-    )
-
-
-def _score_group(group: _Group, config: InfluenceConfig, timer: PhaseTimer) -> _Solved:
-    with timer.phase("grad_staging"):
-        gradients = response_gradients(group.inputs, group.output_grads, group.sizes)
-    with timer.phase("hessian_solve"):
-        directions, route, residual, solve_bytes = _directions(group, gradients, config)
-    with timer.phase("token_scoring"):
-        scores = token_scores(group.inputs, group.output_grads, group.sizes, directions)
-    staged = (group.inputs, group.output_grads, group.omega, gradients)
-    return _Solved(scores, route, residual, solve_bytes + sum(tensor.nbytes for tensor in staged))
-
-
-def _directions(group: _Group, gradients: Tensor, config: InfluenceConfig) -> tuple[Tensor, str, float | None, int]:
-    """W [n, D], its route, residual, and the bytes that finding it took."""
-    directions = group.omega @ gradients
-    if config.hessian_mode == "identity":
-        return directions, _IDENTITY, None, directions.nbytes
-    rows: GradientRows
-    if config.hessian_source == "response":
-        rows, coefficients = DenseRows(gradients), group.omega
-    else:
-        counts = torch.tensor(group.sizes, device=group.omega.device)
-        rows, coefficients = TokenRows(group.inputs, group.output_grads), group.omega.repeat_interleave(counts, dim=1)
-    route = choose_route(rows, config)
-    system = DampedSystem(rows, damping(rows, config.reg_lambda), coefficients, directions)
-    solution, residual = solve(system, route)
-    return solution, route, residual, buffer_bytes(route, rows, len(directions))
-
-
-def _shared_response(modules: Mapping[str, ModuleFactors]) -> Tensor:
-    """The `response` that all modules share."""
-    if not modules:
+    if not len(modules):
         raise ValueError("modules: nothing to score, no module was captured")
-    first = next(iter(modules.values()))
-    for name, factors in modules.items():
-        if factors.response is not first.response and not torch.equal(factors.response, first.response):
-            raise ValueError(
-                f"{name}: its tokens differ from those of {next(iter(modules))}; scores add only over the same tokens"
-            )
-    return first.response
+    source = iter(modules.items())
+    name, factors = next(source)
+    batch = _Batch(name, factors, responses, config, device)
+    result = batch.score(chain([(name, factors)], source))
+    _log_choices(result)
+    return result
+
+
+_ONLY = ""
+"""Name of the module of `score_module`, which no message needs."""
+
+
+class _Batch:
+    """What the modules of a batch have in common."""
+
+    def __init__(
+        self,
+        name: str,
+        factors: ModuleFactors,
+        responses: Responses,
+        config: InfluenceConfig,
+        device: torch.device | str | None,
+    ) -> None:
+        try:
+            require_known_responses(factors, responses)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if name else str(error)) from error
+        self._first, self._response, self._config = name, factors.response, config
+        self._device = torch.device(device) if device is not None else factors.inputs.device
+        self._precision: Precision = resolve(config.precision, self._device)
+        self._layout: Layout = layout_of(factors.response, responses, config, self._device)
+        self._dims: dict[str, tuple[int, int]] = {}
+
+    def score(self, items: Iterable[tuple[str, ModuleFactors]]) -> BatchResult:
+        if self._config.solver == "auto" and self._config.hessian_mode == "inverse":
+            measured_rates(self._device, self._precision)  # before the first phase is timed
+        timer = PhaseTimer.on(self._device)
+        scorer = ModuleScorer(self._layout, self._config, self._precision, timer)
+        total = torch.zeros(self._layout.rows, dtype=torch.float64, device=self._device)
+        done: dict[str, Module] = {}
+        for module in self._finished(scorer, items):
+            with timer.phase("score_aggregation"):
+                total += module.scores
+            module.release()
+            done[module.name] = module
+        known = {name: done.get(name) for name in self._dims}
+        return BatchResult(
+            scores=self._in_order(total),
+            routes={name: module.route if module else "none" for name, module in known.items()},
+            residuals={name: max(module.residuals, default=None) if module else None for name, module in known.items()},
+            dims=self._dims,
+            timing=timer.read(),
+            peak_bytes=max(self._workspace(name, module) for name, module in known.items()),
+            choices=[record for name in self._dims if name in done for record in _records(done[name])],
+        )
+
+    def _finished(self, scorer: ModuleScorer, items: Iterable[tuple[str, ModuleFactors]]) -> Iterator[Module]:
+        for name, factors in items:
+            self._dims[name] = (factors.k_in, factors.k_out)
+            try:
+                if factors.response is not self._response and not torch.equal(factors.response, self._response):
+                    raise ValueError(
+                        f"its tokens differ from those of {self._first}; scores add only over the same tokens"
+                    )
+                if self._layout.groups:
+                    yield from scorer.push(name, factors)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}" if name else str(error)) from error
+            del factors  # the next one may be brought while this name is still bound
+        yield from scorer.finish()
+
+    def _in_order(self, total: Tensor) -> Tensor:
+        """[T] in the order of the factors and on their device."""
+        home = self._response.device
+        typed = total.to(score_dtype(self._precision))
+        if self._layout.order is None:
+            return torch.where(self._layout.owner >= 0, typed, torch.nan).to(home)
+        out = torch.full((len(self._response),), torch.nan, dtype=typed.dtype, device=home)
+        out[self._layout.order.to(home)] = typed.to(home)
+        return out
+
+    def _workspace(self, name: str, module: Module | None) -> int:
+        if module is None:
+            return 0
+        return workspace_bytes(self._dims[name], self._layout, module.routes, self._config, self._precision)
+
+
+def _records(module: Module) -> list[RouteRecord]:
+    if not module.choices:
+        return []
+    predicted = sum(choice.predicted[choice.route] for choice in module.choices)
+    spent = sum(share * span.seconds for span, share in module.spans)
+    return [RouteRecord(module.name, module.route, predicted, spent)]
+
+
+def _log_choices(result: BatchResult) -> None:
+    """One line for each route and size of module."""
+    rows: dict[tuple[str, int], list[RouteRecord]] = {}
+    for record in result.choices:
+        k_in, k_out = result.dims[record.module]
+        rows.setdefault((record.route, k_in * k_out), []).append(record)
+    for (route, dim), records in rows.items():
+        _log.info(
+            "route %s for %d modules of D=%d: predicted %.3g s, took %.3g s",
+            route,
+            len(records),
+            dim,
+            sum(record.predicted_seconds for record in records),
+            sum(record.seconds for record in records),
+        )

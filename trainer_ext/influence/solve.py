@@ -1,4 +1,4 @@
-"""Directions H^-1 d: routes by name, the choice between them, and the residual that certifies each answer.
+"""Directions H^-1 d: routes by name, true leave-one-out, and the residual that judges each answer.
 
 Symbols (those of `curvature.py`, and)
     A       [n, N] coefficients of the right-hand sides in the Hessian's own rows, d = A X
@@ -8,26 +8,33 @@ Symbols (those of `curvature.py`, and)
 Formulas
     direct    W = d (X^T X + lambda I)^-1      Cholesky of [D, D]
     dual      W = A (K + lambda I)^-1 X        Cholesky of [N, N]; the same, since X H^-1 = (K + lambda I)^-1 X
-    residual  max over right-hand sides of |W H - d| / |d|, with H applied through its rows in float64
+    pcg       conjugate gradients, preconditioned by the Kronecker approximation of H
+    true leave-one-out, H_-r without the rows S of response r
+              dual: Y = A P - (A P)_S (P_SS)^-1 P_S, W = Y X, with P = (K + lambda I)^-1 and A_S = 0
+              others: conjugate gradients on H_-r, preconditioned by what solved H
+    residual  max over right-hand sides of |W H - d| / |d|, with H applied through its rows
 
-Systems are factored in float64 whatever the precision: the dual one with few rows has lambda at a millionth of its
-trace, and on an H200 float64 Cholesky was measured no slower than float32.
+Whatever solved the system, its answer is refined by conjugate gradients on the rows themselves until the residual is
+below the tolerance; the solver then only preconditions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from trainer_ext.influence.config import InfluenceConfig
-from trainer_ext.influence.curvature import BLOCK_BYTES, GradientRows, apply, combine, hessian
+from trainer_ext.influence.cg import conjugate_gradients, driven
+from trainer_ext.influence.curvature import GradientRows
+from trainer_ext.influence.factorisation import DualFactor, Inverse, KroneckerFactor
 
-Route = Literal["direct", "dual"]
+Route = Literal["direct", "dual", "pcg"]
+
+ITERATIONS = 1000
+"""Most iterations of one system."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,80 +42,83 @@ class DampedSystem:
     """d = W H to solve for W."""
 
     rows: GradientRows
-    damping: float
-    coefficients: Tensor
-    """A [n, N]."""
+    damping: Tensor
+    """lambda, float64 0-d."""
+    omega: Tensor
+    """float64 [n, R]: weight of each response in each direction; A = omega[:, rows.owner]."""
     directions: Tensor
-    """d [n, D]; its dtype is that of the products over rows and of W."""
+    """d, float64 [n, D]."""
+    without: Tensor | None = None
+    """int64 [n]: the response whose rows H leaves out for each direction; None: H is the same for all."""
+
+    def apply(self, solution: Tensor) -> Tensor:
+        """W H [n, D]."""
+        return self.rows.apply(solution, self.damping, self.without)
 
 
-def solve_direct(system: DampedSystem) -> Tensor:
-    """W [n, D] through the D x D Hessian."""
-    matrix = hessian(system.rows, like=system.directions).double()
-    return _cholesky_solve(matrix, system.damping, system.directions).to(system.directions.dtype)
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """W and how good it is."""
+
+    directions: Tensor
+    """W, float64 [n, D]."""
+    residual: float
+    inverse: Inverse
+    """What solved the system, exact or nearly."""
 
 
-def solve_dual(system: DampedSystem) -> Tensor:
-    """W [n, D] through the N x N Gram matrix of the rows."""
-    coefficients = _cholesky_solve(system.rows.gram(), system.damping, system.coefficients)
-    return combine(system.rows, coefficients.to(system.directions.dtype))
-
-
-SOLVERS: Mapping[Route, Callable[[DampedSystem], Tensor]] = MappingProxyType(
-    {"direct": solve_direct, "dual": solve_dual}
-)
-
-
-def choose_route(rows: GradientRows, config: InfluenceConfig) -> Route:
-    """The route that the config names; `auto` takes the smaller of the two systems."""
-    if config.solver != "auto":
-        return config.solver
-    return "dual" if rows.count < rows.dim else "direct"
-
-
-def solve(system: DampedSystem, route: Route) -> tuple[Tensor, float]:
-    """Solve by a named route.
-
-    Rows that are all zero leave nothing to damp by and d = 0: the answer is then zero.
-
-    Returns:
-        W [n, D] and its true relative residual.
+def solve_dual(system: DampedSystem) -> Solution:
+    """W through the N x N Gram matrix of the rows, in float64.
 
     Raises:
-        ValueError: `reg_lambda` is so small for these rows that the system is not positive definite in float64.
+        NotPositiveDefinite: the damping is too small.
     """
-    if system.damping == 0:
-        return torch.zeros_like(system.directions), 0.0
-    solution = SOLVERS[route](system)
-    return solution, relative_residual(system, solution)
+    factor = DualFactor.of(system.rows, system.damping)
+    coefficients = factor.coefficients(system.omega[:, system.rows.owner])
+    if system.without is not None:
+        inverse = factor.inverse()
+        for row, response in zip(coefficients, system.without, strict=True):
+            own = (system.rows.owner == response).nonzero().flatten()
+            if len(own):
+                row -= torch.linalg.solve(inverse[own][:, own], row[own]) @ inverse[own]
+                row[own] = 0
+    solution = system.rows.combine(coefficients)
+    return Solution(solution, float(largest_residual(system, solution)), factor)
 
 
-def relative_residual(system: DampedSystem, solution: Tensor) -> float:
-    """max over right-hand sides of |W H - d| / |d| in float64; a zero right-hand side counts |W H|."""
-    target = system.directions.double()
-    error = (apply(system.rows, system.damping, solution.double()) - target).norm(dim=1)
-    size = target.norm(dim=1)
-    return float((error / torch.where(size > 0, size, 1.0)).max())
+def solve_pcg(system: DampedSystem, tolerance: float) -> Solution:
+    """W by iteration from zero."""
+    factor = KroneckerFactor.of(*system.rows.kronecker(), system.damping)
+    return refined(system, torch.zeros_like(system.directions), factor, tolerance)
 
 
-def buffer_bytes(route: Route, rows: GradientRows, right_hand_sides: int) -> int:
-    """Most bytes that a route holds at once beyond the factors, counted from shapes (not measured), all as float64.
-
-    Either two matrices of the route's own size (a system and its factor, or one and its other operand), or, when the
-    rows are applied, one block of them. Beside that right-hand sides, solution, residual and one more of either kind.
-    """
-    size = rows.dim if route == "direct" else rows.count
-    block = min(BLOCK_BYTES, rows.count * rows.dim * 8)
-    return 8 * (2 * size * size + 4 * right_hand_sides * (rows.dim + rows.count)) + block
+def solve_exactly(system: DampedSystem, inverse: Inverse, tolerance: float) -> Solution:
+    """W through an exact inverse of the group's whole Hessian, refined where its residual is above the tolerance."""
+    return refined(system, inverse.solve(system.directions), inverse, tolerance)
 
 
-def _cholesky_solve(matrix: Tensor, damping: float, right_hand_sides: Tensor) -> Tensor:
-    """B (M + lambda I)^-1 for symmetric M, float64 [n, m]; overwrites M."""
-    matrix.diagonal().add_(damping)
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if int(info):
-        raise ValueError(
-            f"reg_lambda: with {damping:.3g} the system of size {len(matrix)} and trace {float(matrix.trace()):.3g} "
-            "is not positive definite in float64; raise it, or set it to -1 for 0.1 tr(H)/D"
-        )
-    return torch.cholesky_solve(right_hand_sides.double().T, factor).T
+def refined(system: DampedSystem, start: Tensor, inverse: Inverse, tolerance: float) -> Solution:
+    """W by conjugate gradients from a first guess, with the inverse as preconditioner; the guess itself where it is
+    good enough."""
+    iteration = conjugate_gradients(
+        system.directions, start, _safely(inverse), tolerance, min(ITERATIONS, 10 * system.directions.shape[1] + 10)
+    )
+    end = driven(iteration, system.apply)
+    return Solution(end.solution, float(end.residual), inverse)
+
+
+def largest_residual(system: DampedSystem, solution: Tensor) -> Tensor:
+    """max over right-hand sides of |W H - d| / |d|, 0-d; a zero right-hand side counts |W H|."""
+    size = system.directions.norm(dim=1)
+    error = (system.apply(solution) - system.directions).norm(dim=1)
+    return (error / torch.where(size > 0, size, 1.0)).max()
+
+
+def _safely(inverse: Inverse) -> partial[Tensor]:
+    return partial(_solved_or_as_is, inverse)
+
+
+def _solved_or_as_is(inverse: Inverse, residual: Tensor) -> Tensor:
+    """What the inverse makes of a residual; the residual itself where the inverse broke down."""
+    solved = inverse.solve(residual)
+    return torch.where(solved.isfinite().all(), solved, residual)

@@ -131,7 +131,7 @@ def score_rows(
     """(scores, mask, report): jagged float32 and bool [B, n] in the batch's order, and what was done."""
     rows = row_numbers(data["response_mask"])
     responses = responses_of(data, rows >= 0, request["accepted_threshold"])
-    result = score_batch(captured.modules, responses, config, profile=request["profile_timing"])
+    result = score_batch(captured.modules, responses, config)
     due = contrasted(responses, config)[captured.response]
     lengths = data["response_mask"].offsets().diff().tolist()
     place = (captured.response, captured.token, rows, lengths)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests.trainer_ext.influence.tiny_decoder import VOCABULARY, TinyDecoder, log_prob_sum
 from trainer_ext.influence import InfluenceConfig, LinearCapture, ModuleFactors, leading_tokens, target_modules
+from trainer_ext.influence.storage import Placement
 
 EXACT = InfluenceConfig(projection_dim_factor=1)
 TOKENS = torch.randint(VOCABULARY, (3, 7), generator=torch.Generator().manual_seed(0))
@@ -111,6 +112,60 @@ def test_projected_rows_are_the_projection_of_the_exact_rows() -> None:
         torch.testing.assert_close(projected[name].output_grads, project_out(factors.output_grads))
     down = projected["layers.1.mlp.down_proj"]
     assert (down.k_in, down.k_out) == (6, 4)
+
+
+@pytest.mark.parametrize("checkpointing", [None, False])
+@pytest.mark.parametrize("placement", ["auto", "device", "host"])
+def test_fast_precision_stores_rounded_rows(placement: Placement, checkpointing: bool | None) -> None:
+    exact = _capture(TinyDecoder())
+    model = TinyDecoder(checkpointing=checkpointing)
+    config = InfluenceConfig(projection_dim_factor=1, precision="fast")
+    with LinearCapture(model, config, placement=placement) as capture:
+        for row in range(3):
+            capture.select(torch.arange(7), torch.full((7,), row))
+            log_prob_sum(model(TOKENS[row : row + 1]), TOKENS[row : row + 1]).backward()
+        modules = capture.pop()
+
+    for name, factors in modules.items():
+        assert factors.inputs.dtype == factors.output_grads.dtype == torch.float16
+        assert factors.exponent is not None
+        tokens = torch.exp2(factors.exponent.double())[:, None, None] * _products(factors)
+        error, size = (x.abs().amax(dim=(1, 2)) for x in (tokens - _products(exact[name]), _products(exact[name])))
+        assert (error <= 1.01 * 2.0**-10 * size + 1e-15).all()
+
+
+def _products(factors: ModuleFactors) -> Tensor:
+    return factors.output_grads.double()[:, :, None] * factors.inputs.double()[:, None, :]
+
+
+@pytest.mark.parametrize("placement", ["device", "host"])
+def test_factors_can_be_taken_one_module_at_a_time(placement: Placement) -> None:
+    model = TinyDecoder()
+    whole = _capture(model)
+    with LinearCapture(model, EXACT, placement=placement) as capture:
+        capture.select(EVERY_POSITION, ROW_OF_POSITION)
+        log_prob_sum(model(TOKENS), TOKENS).backward()
+        stored = capture.take()
+        assert {factors.tokens for factors in capture.pop().values()} == {0}
+
+    assert torch.equal(stored.response, ROW_OF_POSITION)
+    assert stored.held_bytes(on_host=placement == "host") == 8 * 21 * sum(map(sum, stored.dims().values()))
+    assert list(stored.keys()) == list(whole)
+    for name, factors in stored.items():
+        assert torch.equal(factors.inputs, whole[name].inputs)
+        assert torch.equal(factors.output_grads, whole[name].output_grads)
+        assert factors.response is stored.response
+
+
+def test_entering_again_forgets_what_was_not_taken() -> None:
+    model = TinyDecoder()
+    capture = LinearCapture(model, EXACT)
+    for _ in range(2):
+        with capture:
+            capture.select(EVERY_POSITION, ROW_OF_POSITION)
+            log_prob_sum(model(TOKENS), TOKENS).backward()
+
+    assert {factors.tokens for factors in capture.pop().values()} == {21}
 
 
 def test_passes_without_gradient_are_not_captured() -> None:

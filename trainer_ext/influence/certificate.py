@@ -1,0 +1,56 @@
+"""The residual of many solutions from a few products with H.
+
+For independent random signs z_r the combination sum_r z_r (W_r H - d_r) / |d_r| has the sum of the squared relative
+residuals as the expectation of its square (Hutchinson 1990). A few combinations therefore tell the root mean square
+residual of all right-hand sides of a group, and those of all groups of a module are made together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trainer_ext.influence.curvature import TokenRows
+from trainer_ext.influence.layout import Layout
+from trainer_ext.influence.segments import group_products
+from trainer_ext.influence.systems import GroupSystem
+
+PROBES = 2
+"""Combinations a module."""
+
+
+def probed_residuals(
+    rows: TokenRows, layout: Layout, answers: Mapping[int, tuple[GroupSystem, Tensor]], probes: int = PROBES
+) -> Tensor:
+    """An estimate of the root mean square of |W H - d| / |d| over the right-hand sides of each group, float64 [G'].
+
+    Args:
+        rows: of the module; float16 on a GPU.
+        answers: by number of the group, in any order, its system and W, float64 [n, D]; source token, no
+            leave-one-out in the Hessian.
+    """
+    dim = rows.sides[0] * rows.sides[1]
+    groups = list(answers)
+    signs = {group: _signs(answers[group][0], probes) for group in groups}
+    squares = torch.zeros(len(groups), dtype=torch.float64, device=rows.large.device)
+    for probe in range(probes):
+        mixed = torch.zeros(len(layout.groups), dim, dtype=torch.float64, device=rows.large.device)
+        for group, (_, answer) in answers.items():
+            mixed[group] = signs[group][probe] @ answer
+        products = group_products(rows, layout, mixed)[groups]
+        damping = torch.stack([answers[group][0].damping for group in groups])
+        wanted = torch.stack([signs[group][probe] @ answers[group][0].directions for group in groups])
+        squares += (products + damping[:, None] * mixed[groups] - wanted).square().sum(dim=1)
+    counts = torch.tensor([len(answer) for _, answer in answers.values()], device=squares.device)
+    return (squares / (probes * counts)).sqrt()
+
+
+def _signs(system: GroupSystem, probes: int) -> Tensor:
+    """z_r / |d_r|, float64 [probes, n]; the signs are the same in every call."""
+    n = len(system.directions)
+    generator = torch.Generator().manual_seed(n)
+    signs = torch.randint(0, 2, (probes, n), generator=generator, dtype=torch.float64) * 2 - 1
+    size = system.directions.norm(dim=1)
+    return signs.to(size.device) / torch.where(size > 0, size, 1.0)

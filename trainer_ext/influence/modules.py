@@ -1,0 +1,230 @@
+"""Modules of a batch one after another, from factors to scores; those whose systems are pooled come out later.
+
+A module is staged (rows, response gradients, a system for each group); systems are solved at once or put into the pool
+of their size; when a pool is full its answers are judged against the rows, refined where they fall short, and modules
+whose groups are all solved are scored. Waiting modules hold sums and right-hand sides, not rows: rows are staged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from trainer_ext.influence.certificate import probed_residuals
+from trainer_ext.influence.config import InfluenceConfig
+from trainer_ext.influence.cost import Choice
+from trainer_ext.influence.curvature import TokenRows
+from trainer_ext.influence.direct import Pool, solve_dense
+from trainer_ext.influence.factorisation import BlockedFactor, DenseFactor, DualFactor
+from trainer_ext.influence.factors import ModuleFactors
+from trainer_ext.influence.layout import Layout
+from trainer_ext.influence.precision import Precision, tolerance
+from trainer_ext.influence.quadratic import through_gram, through_inverse
+from trainer_ext.influence.response_source import MOST_RESPONSES, by_group, solve_response_source
+from trainer_ext.influence.segments import response_gradients, token_scores
+from trainer_ext.influence.solve import Route, Solution, refined, solve_dual, solve_pcg
+from trainer_ext.influence.staging import Staged, staged
+from trainer_ext.influence.systems import GroupSystem, direction_rows, group_rows, group_systems, routes_of
+from trainer_ext.influence.timing import PhaseTimer, Span
+
+PROBED_TOLERANCE = 1e-4
+"""Smallest tolerance that a probed residual may certify."""
+EXACT_LENGTHS = 1e-5
+"""Tolerance below which lengths of tokens need more than the tensor cores' factor."""
+IDENTITY = "identity"
+
+
+@dataclass(eq=False)
+class Module:
+    """One module on its way."""
+
+    name: str
+    factors: ModuleFactors | None
+    systems: list[GroupSystem] = field(default_factory=list)
+    """By group; none with identity."""
+    routes: Sequence[Route] = ()
+    choices: list[Choice] = field(default_factory=list)
+    directions: dict[int, Tensor] = field(default_factory=dict)
+    """W, float64 [n, D], of each group that is solved."""
+    residuals: list[float] = field(default_factory=list)
+    lengths: Tensor | None = None
+    """sqrt(g_t^T H^-1 g_t), float64 [T'], with `token_unit_norm`; one where it is zero or unknown."""
+    spans: list[tuple[Span, float]] = field(default_factory=list)
+    """Times spent on systems, and this module's share of each."""
+    scores: Tensor = field(default_factory=lambda: torch.empty(0))
+    """float64 [T'] once finished."""
+
+    def release(self) -> None:
+        """Keep what is reported, let go of what takes memory."""
+        self.factors, self.scores, self.systems = None, torch.empty(0), []
+
+    @property
+    def route(self) -> str:
+        """identity, or the routes of its groups."""
+        return "+".join(sorted(set(self.routes))) or IDENTITY
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A system in a pool."""
+
+    module: Module
+    group: int
+
+
+class ModuleScorer:
+    """Scores modules that share a layout.
+
+    Args:
+        timer: gets the time of every phase.
+    """
+
+    def __init__(self, layout: Layout, config: InfluenceConfig, precision: Precision, timer: PhaseTimer) -> None:
+        self._layout, self._config, self._precision, self._timer = layout, config, precision, timer
+        self._tolerance = tolerance(config, precision)
+        self._direction_rows = direction_rows(layout.groups)
+        self._pools: dict[tuple[int, int], tuple[Pool, list[_Waiting]]] = {}
+
+    def push(self, name: str, factors: ModuleFactors) -> Iterator[Module]:
+        """Take a module; yields those that are finished by it."""
+        module = Module(name, factors)
+        with self._timer.phase("grad_staging"):
+            rows = staged(factors, self._layout, self._config, self._precision)
+            gradients = response_gradients(rows.rows, self._layout)
+        if self._config.hessian_mode == "identity":
+            with self._timer.phase("hessian_solve"):
+                module.directions = by_group(self._layout.weights @ gradients, self._layout)
+        elif self._all_at_once:
+            with self._timer.phase("hessian_solve") as span:
+                solved, residual = solve_response_source(rows, gradients, self._layout, self._config)
+                module.directions, module.residuals = by_group(solved, self._layout), [residual]
+                module.routes = ["dual"]
+            module.spans.append((span, 1.0))
+        else:
+            with self._timer.phase("hessian_solve") as span:
+                by_token = self._config.hessian_source == "token"
+                norms = rows.rows.square_norms() if by_token else gradients.square().sum(dim=1)
+                module.systems = group_systems(rows, gradients, norms, self._layout, self._config)
+                module.routes, module.choices = routes_of(
+                    module.systems, rows.rows.sides, self._config, self._precision
+                )
+            module.spans.append((span, 1.0))
+            for number in range(len(module.systems)):
+                yield from self._take(module, number, rows, norms)
+        if len(module.directions) == len(self._layout.groups):
+            yield self._scored(module, rows)
+
+    def finish(self) -> Iterator[Module]:
+        """Yield those that still wait."""
+        for sides in list(self._pools):
+            yield from self._drained(sides)
+
+    @property
+    def _all_at_once(self) -> bool:
+        """Whether the responses' own Gram matrix solves all groups in one go."""
+        small = len(self._layout.spans) <= MOST_RESPONSES
+        given = self._config.solver in ("auto", "dual") and not self._config.token_unit_norm
+        return self._config.hessian_source == "response" and small and given
+
+    def _take(self, module: Module, number: int, rows: Staged, norms: Tensor) -> Iterator[Module]:
+        """Solve one system, or put it into a pool; yields modules that an emptied pool finished."""
+        system = module.systems[number]
+        pooled = module.routes[number] == "direct" and rows.half is not None and system.dense is None
+        if not pooled or (self._config.token_unit_norm and self._tolerance < EXACT_LENGTHS):
+            with self._timer.phase("hessian_solve") as span:
+                self._keep(module, number, self._solved(system, module.routes[number], rows), rows)
+            module.spans.append((span, 1.0))
+            return
+        sides = rows.rows.sides
+        if sides in self._pools and not self._pools[sides][0].room:
+            yield from self._drained(sides)
+        with self._timer.phase("hessian_solve") as span:
+            pool, waiting = self._pools.setdefault(sides, (Pool.of(sides, self._layout.device), []))
+            assert rows.half is not None
+            half = group_rows(rows.half, system.group)
+            pool.add(half, norms[system.group.tokens], system.damping, system.directions)
+            waiting.append(_Waiting(module, number))
+        module.spans.append((span, 1.0))
+
+    def _solved(self, system: GroupSystem, route: Route, rows: Staged) -> Solution:
+        damped = system.over(rows.rows)
+        if route == "dual":
+            return solve_dual(damped)
+        if route == "pcg":
+            return solve_pcg(damped, self._tolerance)
+        return solve_dense(damped, self._tolerance)
+
+    def _drained(self, sides: tuple[int, int]) -> Iterator[Module]:
+        """Solve a pool; yields the modules that are finished by it."""
+        pool, waiting = self._pools.pop(sides)
+        with self._timer.phase("hessian_solve") as span:
+            answers = pool.solve()
+            residuals = self._judged(waiting, [w for w, _ in answers])
+            for one, (w, factor), residual in zip(waiting, answers, residuals, strict=True):
+                self._settle(one, w, factor, residual)
+        done = []
+        for one in waiting:
+            one.module.spans.append((span, 1 / len(waiting)))
+            if len(one.module.directions) == len(one.module.systems) and one.module not in done:
+                done.append(one.module)
+        for module in done:
+            yield self._scored(module, self._staged(module))
+
+    def _judged(self, waiting: Sequence[_Waiting], answers: Sequence[Tensor]) -> list[float]:
+        """Residuals of a pool's answers; infinite where only the refinement can tell."""
+        if self._config.true_loo or self._precision != "fast" or self._tolerance < PROBED_TOLERANCE:
+            return [torch.inf] * len(waiting)
+        found = []
+        for module, some in groupby(zip(waiting, answers, strict=True), key=lambda pair: pair[0].module):
+            rows = self._staged(module).rows
+            systems = {one.group: (module.systems[one.group], answer) for one, answer in some}
+            found.append(probed_residuals(rows, self._layout, systems))
+        return torch.cat(found).tolist()
+
+    def _settle(self, one: _Waiting, answer: Tensor, factor: BlockedFactor, residual: float) -> None:
+        solution = Solution(answer, residual, factor)
+        rows = None
+        if not residual <= self._tolerance:
+            rows = self._staged(one.module)
+            system = one.module.systems[one.group].over(rows.rows)
+            solution = refined(system, answer, factor, self._tolerance)
+        self._keep(one.module, one.group, solution, rows)
+
+    def _keep(self, module: Module, number: int, solution: Solution, rows: Staged | None) -> None:
+        module.directions[number] = solution.directions
+        module.residuals.append(solution.residual)
+        if self._config.token_unit_norm:
+            rows = rows or self._staged(module)
+            if module.lengths is None:
+                module.lengths = torch.ones(self._layout.rows, dtype=torch.float64, device=self._layout.device)
+            group = self._layout.groups[number]
+            module.lengths[group.tokens] = _lengths(group_rows(rows.rows, group), solution)
+
+    def _scored(self, module: Module, rows: Staged) -> Module:
+        with self._timer.phase("token_scoring"):
+            matrices = torch.cat([module.directions[number] for number in range(len(self._layout.groups))])
+            module.scores = token_scores(rows.rows, self._layout, matrices, self._direction_rows)
+            if module.lengths is not None:
+                module.scores = module.scores / module.lengths
+            if module.route == IDENTITY:
+                module.scores = module.scores * rows.unit.square()
+        module.directions, module.lengths = {}, None
+        return module
+
+    def _staged(self, module: Module) -> Staged:
+        assert module.factors is not None
+        return staged(module.factors, self._layout, self._config, self._precision)
+
+
+def _lengths(rows: TokenRows, solution: Solution) -> Tensor:
+    if isinstance(solution.inverse, DualFactor):
+        squares = through_gram(rows, solution.inverse)
+    else:
+        assert isinstance(solution.inverse, DenseFactor | BlockedFactor)
+        squares = through_inverse(rows, solution.inverse.inverse())
+    lengths = squares.clamp(min=0).sqrt()
+    return torch.where(lengths > 0, lengths, 1.0)
