@@ -16,7 +16,7 @@ from trainer_ext.influence import InfluenceConfig
 
 CONF = Path(trainer_ext.__file__).parent / "conf"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
-PLUGIN_KEYS = {"enable", "accepted_threshold", "profile_timing"}
+PLUGIN_KEYS = {"enable", "accepted_threshold"}
 
 
 def composed(config: str, *overrides: str) -> dict[str, Any]:

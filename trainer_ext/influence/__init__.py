@@ -17,20 +17,35 @@ from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.factors import ModuleFactors, Responses
 from trainer_ext.influence.projection import projection_dims
 from trainer_ext.influence.scoring import BatchResult, ModuleResult, score_batch, score_module
+from trainer_ext.influence.similarity import (
+    ProjectionFidelity,
+    Similarity,
+    compare_projection,
+    projection_table,
+    similarity,
+)
+from trainer_ext.influence.storage import FactorStore, StoredFactors
 from trainer_ext.influence.timing import PHASES, PhaseTimer
 
 __all__ = [
     "PHASES",
     "BatchResult",
+    "FactorStore",
     "InfluenceConfig",
     "LinearCapture",
     "ModuleFactors",
     "ModuleResult",
     "PhaseTimer",
+    "ProjectionFidelity",
     "Responses",
+    "Similarity",
+    "StoredFactors",
+    "compare_projection",
     "leading_tokens",
     "projection_dims",
+    "projection_table",
     "score_batch",
     "score_module",
+    "similarity",
     "target_modules",
 ]

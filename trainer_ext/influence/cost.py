@@ -8,10 +8,11 @@ sides (`pairs.py`), of which there are about k^2 / 2:
     dual     2 T^2 (k_l + k_s) / product64  +  T^3 / 3 / factor  +  2 T^2 n / product64  +  4 T D n / product64
     pcg      I (4 T D n / product  +  6 T n k_s f / copy),  I = 0.63 sqrt(D) log(2 / tolerance) / log(2000)
 
-(e and f bytes of an element of the features and of a product with a direction) and a latency for each operation. The iterations I are a guess: with lambda = 0.1 tr(H)/D the condition number is
-1 + 10 D s where s is the largest eigenvalue's share of the trace; s = 2% and 1.4 sqrt(condition) iterations to 1e-3
-were seen on factors of a small language model. Rates are rounded to powers of the square root of two, so that noise
-does not change a choice from run to run.
+and a latency for each operation; e and f are the bytes of an element of the features and of a product with a direction.
+The iterations I are a guess: with lambda = 0.1 tr(H)/D the condition number is 1 + 10 D p where p is the largest
+eigenvalue's share of the trace; p = 2% and 1.4 sqrt(condition) iterations to 1e-3 were seen on factors of a small
+language model. Rates are rounded to powers of the square root of two, so that noise does not change a choice from run
+to run.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from trainer_ext.influence.layout import OUTER_TOKENS, SCORE_TOKENS
 from trainer_ext.influence.pairs import GRANULE, padded_pairs, pair_index
 
 _BLOCK = 64
@@ -148,10 +149,6 @@ def segment_outer(
     return out
 
 
-OUTER_TOKENS = 1024
-"""Most tokens of a tile of `segment_outer`."""
-
-
 @triton.jit
 def _segment_scores(
     large_rows, small_rows, exponent, start, end, direction, matrices, largest, out,
@@ -209,7 +206,3 @@ def segment_scores(
             SCORE_TOKENS, _BLOCK, block, num_warps=4,
         )  # fmt: skip
     return out
-
-
-SCORE_TOKENS = 128
-"""Most tokens of a tile of `segment_scores`."""

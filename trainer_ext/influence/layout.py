@@ -25,6 +25,8 @@ from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.contrast import contrast_matrix, group_members, response_weights
 from trainer_ext.influence.factors import Responses
 
+OUTER_TOKENS, SCORE_TOKENS = 1024, 128
+"""Most tokens of a tile in which gradients are summed, and in which scores are made (`kernels.py`)."""
 Span = tuple[int, int]
 """Begin and end among the T' rows."""
 
@@ -67,7 +69,7 @@ class Layout:
     @cached_property
     def weights(self) -> Tensor:
         """float64 [sum of n, R']: all Omega_g, block by block."""
-        return torch.block_diag(*(group.omega for group in self.groups))
+        return torch.block_diag(*(group.omega for group in self.groups)).to(self.device)
 
     @cached_property
     def group_of(self) -> Tensor:

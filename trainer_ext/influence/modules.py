@@ -153,7 +153,7 @@ class ModuleScorer:
     def _solved(self, system: GroupSystem, route: Route, rows: Staged) -> Solution:
         damped = system.over(rows.rows)
         if route == "dual":
-            return solve_dual(damped)
+            return solve_dual(damped, self._tolerance)
         if route == "pcg":
             return solve_pcg(damped, self._tolerance)
         return solve_dense(damped, self._tolerance)

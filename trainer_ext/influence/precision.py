@@ -38,8 +38,14 @@ def resolve(precision: str, device: torch.device | str) -> Precision:
 
 
 def tolerance(config: InfluenceConfig, precision: Precision) -> float:
-    """Largest relative residual that a solution may keep."""
-    return config.residual_tolerance if config.residual_tolerance > 0 else _TOLERANCE[precision]
+    """Largest relative residual that a solution may keep.
+
+    With source response the system's condition is of the order of D / R and its products cost nothing, so that float64
+    goes to the end in every precision.
+    """
+    if config.residual_tolerance > 0:
+        return config.residual_tolerance
+    return _TOLERANCE["fp64" if config.hessian_source == "response" else precision]
 
 
 def score_dtype(precision: Precision) -> torch.dtype:

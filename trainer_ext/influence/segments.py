@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer_ext.influence.curvature import TokenRows
-from trainer_ext.influence.layout import Layout
+from trainer_ext.influence.layout import OUTER_TOKENS, SCORE_TOKENS, Layout
 
 
 def response_gradients(rows: TokenRows, layout: Layout) -> Tensor:
@@ -20,11 +20,11 @@ def response_gradients(rows: TokenRows, layout: Layout) -> Tensor:
         return gradients_by_loop(rows, layout)
     from trainer_ext.influence import kernels  # Triton comes with CUDA builds of torch alone
 
-    start, end, _ = layout.tiles(kernels.OUTER_TOKENS)
+    start, end, _ = layout.tiles(OUTER_TOKENS)
     assert rows.exponent is not None
     parts = kernels.segment_outer(rows.large, rows.small, rows.exponent, start, end)
     # a product with a matrix of ones and zeros adds in the same order in every run, which index_add_ does not
-    return layout.membership(kernels.OUTER_TOKENS) @ parts.double()
+    return layout.membership(OUTER_TOKENS) @ parts.double()
 
 
 def token_scores(rows: TokenRows, layout: Layout, directions: Tensor, direction_of: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def token_scores(rows: TokenRows, layout: Layout, directions: Tensor, direction_
         return scores_by_loop(rows, layout, directions, direction_of)
     from trainer_ext.influence import kernels  # Triton comes with CUDA builds of torch alone
 
-    start, end, response = layout.tiles(kernels.SCORE_TOKENS)
+    start, end, response = layout.tiles(SCORE_TOKENS)
     assert rows.exponent is not None
     row_of = direction_of.to(torch.int32).to(response.device)[response.long()]
     return kernels.segment_scores(rows.large, rows.small, rows.exponent, start, end, row_of, directions).double()
@@ -55,13 +55,13 @@ def group_products(rows: TokenRows, layout: Layout, directions: Tensor) -> Tenso
     from trainer_ext.influence import kernels  # Triton comes with CUDA builds of torch alone
 
     assert rows.exponent is not None
-    start, end, response = layout.tiles(kernels.SCORE_TOKENS)
+    start, end, response = layout.tiles(SCORE_TOKENS)
     group = layout.group_of.int()[response.long()]
     products = kernels.segment_scores(rows.large, rows.small, rows.exponent, start, end, group, directions)
-    start, end, _ = layout.tiles(kernels.OUTER_TOKENS)
+    start, end, _ = layout.tiles(OUTER_TOKENS)
     parts = kernels.segment_outer(rows.large, rows.small, rows.exponent, start, end, products)
     numbers = torch.arange(len(layout.groups), device=parts.device)
-    members = (numbers[:, None] == layout.group_of[None, :]).double() @ layout.membership(kernels.OUTER_TOKENS)
+    members = (numbers[:, None] == layout.group_of[None, :]).double() @ layout.membership(OUTER_TOKENS)
     return members @ parts.double()
 
 

@@ -20,6 +20,7 @@ below the tolerance; the solver then only preconditions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -67,8 +68,8 @@ class Solution:
     """What solved the system, exact or nearly."""
 
 
-def solve_dual(system: DampedSystem) -> Solution:
-    """W through the N x N Gram matrix of the rows, in float64.
+def solve_dual(system: DampedSystem, tolerance: float = math.inf) -> Solution:
+    """W through the N x N Gram matrix of the rows, in float64, refined where its residual is above the tolerance.
 
     Raises:
         NotPositiveDefinite: the damping is too small.
@@ -83,7 +84,10 @@ def solve_dual(system: DampedSystem) -> Solution:
                 row -= torch.linalg.solve(inverse[own][:, own], row[own]) @ inverse[own]
                 row[own] = 0
     solution = system.rows.combine(coefficients)
-    return Solution(solution, float(largest_residual(system, solution)), factor)
+    residual = float(largest_residual(system, solution))
+    return (
+        Solution(solution, residual, factor) if residual <= tolerance else refined(system, solution, factor, tolerance)
+    )
 
 
 def solve_pcg(system: DampedSystem, tolerance: float) -> Solution:

@@ -49,17 +49,19 @@ def staged(factors: ModuleFactors, layout: Layout, config: InfluenceConfig, prec
     exponent = None if exponent is None else exponent.to(device, non_blocking=True).int()
     large, small = sides if sides[0].shape[1] >= sides[1].shape[1] else sides[::-1]
     if config.token_unit_norm and config.hessian_mode == "identity":
-        large, small, exponent = _unit(large), _unit(small), None
+        large, small, exponent = _unit(large, precision), _unit(small, precision), None
     if precision == "fast":
         return _fast(large, small, exponent, layout)
     dtype = torch.float64 if precision == "fp64" else torch.float32
     if exponent is not None:
         small = times_power(small.double(), exponent[:, None])
     rows = TokenRows(large.to(dtype), small.to(dtype), layout.owner)
-    half = None
-    if precision == "fp32" and device.type == "cuda":
-        half = _fast(rows.large, rows.small, None, layout).rows
-    return Staged(rows, half, torch.ones((), dtype=torch.float64, device=device))
+    if precision == "fp32" and device.type == "cuda" and config.hessian_mode == "inverse":
+        half = _fast(rows.large, rows.small, None, layout)
+        _, power = torch.frexp(half.unit)  # 2^(power - 1): the preconditioner and its judge need one unit
+        small = times_power(rows.small.double(), 1 - power).to(dtype)
+        return Staged(TokenRows(rows.large, small, layout.owner), half.rows, half.unit)
+    return Staged(rows, None, torch.ones((), dtype=torch.float64, device=device))
 
 
 def _fast(large: Tensor, small: Tensor, exponent: Tensor | None, layout: Layout) -> Staged:
@@ -69,6 +71,7 @@ def _fast(large: Tensor, small: Tensor, exponent: Tensor | None, layout: Layout)
         rounded = e_large.int() + e_small.int()
         exponent = (rounded if exponent is None else rounded + exponent).masked_fill(empty, _LOWEST)
     top = exponent.amax() if len(exponent) else exponent.new_zeros(())
+    top = top.masked_fill(top <= _LOWEST, 0)
     exponent = exponent - top
     unit = times_power(torch.ones((), dtype=torch.float64, device=large.device), top)
     if large.is_cuda:
@@ -78,8 +81,8 @@ def _fast(large: Tensor, small: Tensor, exponent: Tensor | None, layout: Layout)
     return Staged(TokenRows(large.float(), small, layout.owner, work=torch.float32), None, unit)
 
 
-def _unit(rows: Tensor) -> Tensor:
+def _unit(rows: Tensor, precision: Precision) -> Tensor:
     """Rows of length one; a zero row stays."""
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    rows = rows.to(torch.float64 if precision == "fp64" else torch.float32)
     length = rows.norm(dim=1, keepdim=True)
     return rows / torch.where(length > 0, length, 1.0)

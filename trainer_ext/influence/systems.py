@@ -99,6 +99,8 @@ def _choice(system: GroupSystem, sides: tuple[int, int], config: InfluenceConfig
     shape = Shape(count, *sides, len(system.directions), accuracy, dense)
     choice = choose(shape, measured_rates(system.directions.device, precision))
     if config.token_unit_norm and choice.route == "pcg":  # never forms what the lengths need
-        predicted = {route: seconds for route, seconds in choice.predicted.items() if route != "pcg"}
+        predicted: dict[Route, float] = {
+            route: seconds for route, seconds in choice.predicted.items() if route != "pcg"
+        }
         return Choice(min(predicted, key=lambda route: predicted[route]), predicted)
     return choice

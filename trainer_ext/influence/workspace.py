@@ -39,7 +39,7 @@ def workspace_bytes(
     gradients = 8 * dim * (responses + 3 * sum(len(group.omega) for group in layout.groups))
     solving = max(
         (
-            _route_bytes(route, group, k_in, k_out, config, cuda and precision != "fp64", element)
+            _route_bytes(route, group, k_in, k_out, config, cuda and precision != "fp64")
             for route, group in zip(routes, layout.groups, strict=False)
         ),
         default=0,
@@ -48,9 +48,7 @@ def workspace_bytes(
     return staged + gradients + solving + 3 * chunk
 
 
-def _route_bytes(
-    route: str, group: Group, k_in: int, k_out: int, config: InfluenceConfig, tensor_cores: bool, element: int
-) -> int:
+def _route_bytes(route: str, group: Group, k_in: int, k_out: int, config: InfluenceConfig, tensor_cores: bool) -> int:
     dim = k_in * k_out
     count = group.size if config.hessian_source == "token" else group.responses.stop - group.responses.start
     vectors = 8 * 5 * len(group.omega) * (dim + count)
@@ -58,6 +56,8 @@ def _route_bytes(
         return 8 * 4 * count * count + vectors
     if route != "direct":
         return vectors
+    if config.hessian_source == "response":
+        return 8 * 4 * dim * dim + vectors
     m, n = padded_pairs(max(k_in, k_out)), padded_pairs(min(k_in, k_out))
     if tensor_cores:
         matrices = capacity((max(k_in, k_out), min(k_in, k_out))) * (m * n * 4 + dim * dim * 2)

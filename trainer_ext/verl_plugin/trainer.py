@@ -35,7 +35,7 @@ from trainer_ext.writer import ScoredResponse, output_dir, write_step
 ROUTER = Path(routing.__file__).with_suffix(".yaml")
 POLL_INTERVAL_S = 0.2
 """How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
-SETTINGS = ("enable", "accepted_threshold", "profile_timing")
+SETTINGS = ("enable", "accepted_threshold")
 """Keys of the `influence` section that are the plugin's; the others are fields of InfluenceConfig."""
 
 

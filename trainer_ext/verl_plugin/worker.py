@@ -32,7 +32,7 @@ from trainer_ext.verl_plugin.responses import (
 from trainer_ext.verl_plugin.tap import ROW, Captured, Tap, log_prob_objective
 
 REQUEST = "influence_request"
-"""Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`, `profile_timing`."""
+"""Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`."""
 SCORES, MASK, REPORT = "influence_scores", "influence_mask", "influence_report"
 """What `compute_influence` answers: jagged float32 and bool [B, n], and this rank's `metrics.combine_ranks` report."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.truth.brute_force import Floats, outer_products, token_influence
+from tests.truth.brute_force import Floats, Integers, outer_products, token_influence
 from tests.truth.cases import Case
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, ModuleResult, Responses, score_module
 
@@ -84,7 +84,7 @@ def truth(case: Case, gradients: Floats | None = None, **options: Any) -> Floats
     )
 
 
-def relative_error(found: torch.Tensor, expected: Floats, blocks: Floats | None = None) -> float:
+def relative_error(found: torch.Tensor, expected: Floats, blocks: Integers | None = None) -> float:
     """Largest |difference| over the largest |expected|, the worst of all blocks.
 
     NaN at different tokens is an error without bound. Where all that is expected of a block is zero, so must be what
@@ -96,7 +96,7 @@ def relative_error(found: torch.Tensor, expected: Floats, blocks: Floats | None 
     scores = found.double().cpu().numpy()
     if scores.shape != expected.shape or not np.array_equal(np.isnan(scores), np.isnan(expected)):
         return float("inf")
-    blocks = np.zeros(len(expected)) if blocks is None else blocks
+    blocks = np.zeros(len(expected), dtype=np.int64) if blocks is None else blocks
     return max((_block_error(scores[blocks == b], expected[blocks == b]) for b in np.unique(blocks)), default=0.0)
 
 
@@ -131,8 +131,8 @@ def disagreements(case: Case, every: list[Options], tolerance: float) -> Iterato
         expected = known[name(asked)]
         try:
             result = score(case, **options)
-        except Exception as error:
-            error.add_note(f"with {name(options)}")
+        except Exception as failure:
+            failure.add_note(f"with {name(options)}")
             raise
         prompts = case.group[case.response] if asked["scope"] == "per_prompt" else None
         error = relative_error(result.scores, expected, prompts)

@@ -68,8 +68,8 @@ def test_a_bad_value_says_what_the_field_takes(values: dict[str, Any], message: 
 
 
 def test_direct_construction_checks_too() -> None:
-    with pytest.raises(ValueError, match="scope: 'global' is not one of"):
-        InfluenceConfig(scope="global")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="scope: 'everyone' is not one of"):
+        InfluenceConfig(scope="everyone")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.trainer_ext.influence.against_truth import config_of, factors_of, relative_error, responses_of, score, truth
+from tests.trainer_ext.influence.against_truth import (
+    Options,
+    config_of,
+    factors_of,
+    relative_error,
+    responses_of,
+    score,
+    truth,
+)
 from tests.truth.cases import fewer_tokens_than_dim, lonely_responses, random_batch
 from trainer_ext.influence import PHASES, InfluenceConfig, ModuleFactors, Responses, score_batch, score_module
 
@@ -68,8 +78,13 @@ def test_a_single_token_is_scored(source: str, solver: str) -> None:
     one = replace(
         case, inputs=case.inputs[:1], output_grads=case.output_grads[:1], response=np.array([2]), group=np.zeros(9, int)
     )
-    for own in ({}, {"exclude_self_response": True}, {"exclude_self_response": True, "true_loo": True}):
-        options = {"hessian_source": source, "contrastive_agg": "sum", **own}
+    owns: tuple[Options, ...] = (
+        {},
+        {"exclude_self_response": True},
+        {"exclude_self_response": True, "true_loo": True},
+    )
+    for own in owns:
+        options: Options = {"hessian_source": source, "contrastive_agg": "sum", **own}
         expected = truth(one, **options)
 
         assert relative_error(score(one, solver=solver, **options).scores, expected) < 1e-9
@@ -169,7 +184,7 @@ def test_inputs_stay_as_they_were() -> None:
     given = replace(factors, exponent=exponent)
     for precision in PRECISIONS:
         for solver in SOLVERS:
-            score_module(given, responses, InfluenceConfig(precision=precision, solver=solver))
+            score_module(given, responses, config_of(precision=precision, solver=solver))
 
     fresh = factors_of(case)
     assert torch.equal(given.inputs, fresh.inputs)
@@ -198,11 +213,11 @@ def test_strided_factors_are_taken() -> None:
         torch.testing.assert_close(found, expected)
 
 
-class _LiveBytes(TorchDispatchMode):
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Most bytes of new tensors alive at once; what an operation holds within itself is not seen."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -271,6 +286,45 @@ def test_batch_scores_are_nan_where_there_is_no_contrast() -> None:
 
     assert scores.dtype == torch.float32
     assert torch.equal(scores.isnan(), torch.from_numpy(np.isin(case.response, [0, 6, 7])))
+
+
+class _ReadOnce:
+    """What a store hands out: modules that can be gone through a single time."""
+
+    def __init__(self, modules: dict[str, ModuleFactors]) -> None:
+        self._modules = modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def items(self) -> Iterator[tuple[str, ModuleFactors]]:
+        modules, self._modules = self._modules, {}
+        yield from modules.items()
+
+
+def test_modules_may_come_one_by_one() -> None:
+    case = random_batch()
+    modules = {name: factors_of(replace(case, inputs=case.inputs * size)) for name, size in (("a", 1.0), ("b", 2.0))}
+    config = config_of(hessian_mode="identity", precision="fp64")
+
+    streamed = score_batch(_ReadOnce(dict(modules)), responses_of(case), config)
+
+    whole = score_batch(modules, responses_of(case), config)
+    assert torch.equal(streamed.scores, whole.scores)
+    assert list(streamed.dims) == ["a", "b"]
+
+
+def test_auto_reports_its_choice_with_what_it_predicted_and_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
+    case = random_batch()
+    modules = {"a": factors_of(case), "b": factors_of(case)}
+
+    with caplog.at_level(logging.INFO):
+        chosen = score_batch(modules, responses_of(case), config_of(precision="fp64"))
+
+    assert {record.module: record.route for record in chosen.choices} == chosen.routes
+    assert all(record.predicted_seconds > 0 and record.seconds > 0 for record in chosen.choices)
+    assert any(f"route {chosen.routes['a']} for 2 modules of D=12" in message for message in caplog.messages)
+    assert score_batch(modules, responses_of(case), config_of(solver="direct")).choices == []
 
 
 def test_batch_names_the_module_that_fails() -> None:

@@ -17,9 +17,10 @@ from tests.truth.brute_force import Floats, PairSummary, outer_products, pair_su
 from tests.truth.cases import CASES, Case, random_batch
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses, projection_dims
 from trainer_ext.influence.projection import Projection
-from trainer_ext.influence.similarity import Similarity, compare_projection, projection_table, similarity
+from trainer_ext.influence.similarity import Similarity, SimilarityRow, compare_projection, projection_table, similarity
 
 PAIRS = ("acc-acc", "rej-rej", "acc-rej")
+_Rows = dict[tuple[str, str, str], SimilarityRow]
 
 
 def _module(case: Case, seed: int, k_in: int, k_out: int) -> Case:
@@ -195,7 +196,7 @@ def test_the_table_summarises_each_class_of_pairs(case: str) -> None:
     result = _similarity(batch, scope="all_selected")
     raw, hinv = _truth(batch, scope="all_selected")
 
-    rows = {(row.matrix, row.scope, row.pair): row for row in result.table()}
+    rows: _Rows = {(row.matrix, row.scope, row.pair): row for row in result.table()}
 
     assert len(rows) == len(result.table()) == 12
     for matrix, dots in (("RAW_DOT", raw), ("HINV_DOT", hinv)):
@@ -208,7 +209,7 @@ def test_the_table_summarises_each_class_of_pairs(case: str) -> None:
 
 def test_the_table_of_separate_hessians_summarises_pairs_within_prompts() -> None:
     batch = random_batch(seed=59)
-    rows = {(row.matrix, row.scope, row.pair): row for row in _similarity(batch, scope="per_prompt").table()}
+    rows: _Rows = {(row.matrix, row.scope, row.pair): row for row in _similarity(batch, scope="per_prompt").table()}
     raw, hinv = _truth(batch, scope="per_prompt")
 
     for pair in PAIRS:
@@ -237,15 +238,6 @@ def test_a_summary_worked_by_hand() -> None:
         _assert_row(rows[scope, "rej-rej"], PairSummary(mean=-2.0, cosine=-1.0, self_dot=2.5, pairs=1))
         # 1 * 0, 1 * 0, 4 * 2, 4 * -1 over lengths 1 and 5 by 2 and 1
         _assert_row(rows[scope, "acc-rej"], PairSummary(mean=1.0, cosine=0.0, self_dot=math.nan, pairs=4))
-
-
-def test_a_class_without_pairs_is_nan_with_no_pairs() -> None:
-    batch = CASES["one_response_a_prompt"]()
-
-    rows = [row for row in _similarity(batch).table() if row.scope == "PER_PROMPT"]
-
-    assert rows
-    assert all(math.isnan(row.mean) and math.isnan(row.cosine) and row.pairs == 0 for row in rows)
 
 
 def test_a_token_of_an_unknown_response_is_refused() -> None:

@@ -113,7 +113,7 @@ def make_batch(old_log_probs: list[Tensor]) -> TensorDict:
 
 
 def request(**changes: Any) -> dict[str, Any]:
-    return {"config": {**INFLUENCE, **changes}, "accepted_threshold": 0.5, "profile_timing": False}
+    return {"config": {**INFLUENCE, **changes}, "accepted_threshold": 0.5}
 
 
 def log_probs_of(model: Any, prompt: list[int], response: list[int]) -> Tensor:
