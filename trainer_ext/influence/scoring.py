@@ -137,6 +137,8 @@ def score_batch(
     Raises:
         ValueError: no module, modules with different tokens, or an error of `score_module` with the module's name.
     """
+    if config.scope == "global" and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise ValueError("scope: global over several ranks is not available here; use all_selected or one rank")
     if not len(modules):
         raise ValueError("modules: nothing to score, no module was captured")
     source = iter(modules.items())
