@@ -254,11 +254,10 @@ class _Batch:
             told.routes = self._ranks.attempt([], "", self._routes, self._contrast, told.heads)
         everyone = self._ranks.exchange(told)
         _require_same_modules([other.heads for other in everyone])
-        routes = everyone[0].routes or [(None, None)] * len(items)
-        wave = []
-        for leader, ((name, factors), (route, choice)) in enumerate(zip(items, routes, strict=True)):
-            self._dims[name] = (factors.k_in, factors.k_out)
-            wave.append(SharedModule(name, factors, leader, route, choice))
+        wave = [SharedModule(name, factors, leader) for leader, (name, factors) in enumerate(items)]
+        for module, (route, choice) in zip(wave, everyone[0].routes, strict=False):
+            module.solver, module.choice = route, choice
+        self._dims |= {name: (factors.k_in, factors.k_out) for name, factors in items}
         return wave
 
     def _checked(self) -> list[Item]:
@@ -285,7 +284,8 @@ class _Batch:
             choice = choose(Shape(responses, large, small, n, accuracy, dense=True), rates)
         else:
             choice = choose(Shape(self._most_tokens, large, small, n, accuracy), rates)
-            possible = {route: seconds for route, seconds in choice.predicted.items() if route != "dual"}
+            possible = dict(choice.predicted)
+            del possible["dual"]
             choice = Choice(min(possible, key=lambda route: possible[route]), possible)
         return choice.route, choice
 

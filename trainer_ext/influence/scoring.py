@@ -138,7 +138,7 @@ def score_batch(
         ValueError: no module, modules with different tokens, or an error of `score_module` with the module's name.
     """
     if config.scope == "global" and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        raise ValueError("scope: global over several ranks is not available here; use all_selected or one rank")
+        raise ValueError("scope: global over several ranks is scored by all of them together: `score_batch_over_ranks`")
     if not len(modules):
         raise ValueError("modules: nothing to score, no module was captured")
     source = iter(modules.items())

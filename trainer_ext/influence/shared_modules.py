@@ -2,7 +2,7 @@
 
 Every rank walks through the same steps in the same order, and only a module's leader holds its system:
 
-    units       with `fast`, one power of two a module for all ranks
+    units       one power of two a module for all ranks (`staging.py`)
     sums        response gradients, the trace of H, and what the leader needs to form H; added up over ranks
     first       each leader factors and solves its module, all at the same time
     judged      module by module: the leader asks for products with H, the others give theirs; refined where they
@@ -60,9 +60,9 @@ class SharedModule:
     factors: ModuleFactors | None
     leader: int
     """The rank that solves it."""
-    solver: Route | None
+    solver: Route | None = None
     """None: identity."""
-    choice: Choice | None
+    choice: Choice | None = None
     """Where the config leaves the route open."""
     unit: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))
     """float64 0-d: what all ranks' rows are multiplied by to be the true ones."""
@@ -146,10 +146,11 @@ class SharedScorer:
 
     def workspace(self, module: SharedModule, sides: tuple[int, int]) -> int:
         """Most bytes held at once for a module beyond its wave's factors, counted from shapes."""
+        arithmetic: Precision = self._precision if self._pooled or self._layout.device.type == "cpu" else "fp64"
         if module.solver is None:
-            own = workspace_bytes(sides, self._layout, (), self._config, self._precision)
+            own = workspace_bytes(sides, self._layout, (), self._config, arithmetic)
         else:
-            own = workspace_bytes(sides, self._whole, (module.solver,), self._config, self._precision)
+            own = workspace_bytes(sides, self._whole, (module.solver,), self._config, arithmetic)
         most, ranks = max(self._contrast.counts), self._ranks.size
         dim = sides[0] * sides[1]
         messages = 8 * dim * ranks * (4 + (3 * most if module.solver else 0))
@@ -165,20 +166,20 @@ class SharedScorer:
     # units
 
     def _share_units(self, wave: Sequence[SharedModule]) -> None:
-        """Agree on each module's unit: the largest of those that ranks with a token would take."""
-        device = self._layout.device
-        units = torch.ones(len(wave), dtype=torch.float64, device=device)
-        if self._precision == "fast":
+        """Agree on each module's unit: the largest of those that ranks with a gradient would take."""
+        units = torch.zeros(len(wave), dtype=torch.float64, device=self._layout.device)
+        if self._precision != "fp64":  # which has none
             with self._timer.phase("grad_staging"):
-                own = torch.zeros_like(units)
-                if self._layout.rows:
-                    own = self._ranks.attempt(own, "", self._own_units, wave)
-                units = self._ranks.maximum(own)
-        for module, unit in zip(wave, units, strict=True):
+                for number, module in enumerate(wave if self._layout.rows else ()):
+                    units[number] = self._ranks.attempt(units[number], module.name, self._own_unit, module)
+                units = self._ranks.maximum(units)
+        for module, unit in zip(wave, torch.where(units > 0, units, 1.0), strict=True):
             module.unit = unit
 
-    def _own_units(self, wave: Sequence[SharedModule]) -> Tensor:
-        return torch.stack([self._staged_alone(module).unit for module in wave])
+    def _own_unit(self, module: SharedModule) -> Tensor:
+        """The unit that this rank would take, zero where it has no gradient to measure."""
+        alone = self._staged_alone(module)
+        return torch.where(alone.rows.square_norms().amax() > 0, alone.unit, 0.0)
 
     def _staged_alone(self, module: SharedModule) -> Staged:
         assert module.factors is not None
@@ -187,11 +188,10 @@ class SharedScorer:
     def _staged(self, module: SharedModule) -> Staged:
         """This rank's rows in the unit of all ranks."""
         alone = self._staged_alone(module)
-        if self._precision != "fast":
+        if self._precision == "fp64":
             return alone
         shift = torch.frexp(alone.unit)[1] - torch.frexp(module.unit)[1]
-        rows = _shifted(alone.rows, shift)
-        return Staged(rows, None if alone.half is None else rows, module.unit)
+        return Staged(_shifted(alone.rows, shift.clamp(max=0)), None, module.unit)  # above: zero rows alone
 
     # sums
 
@@ -300,7 +300,7 @@ class SharedScorer:
         omega = self._contrast.omega
         system = DampedSystem(rows, given, omega, omega @ gradients, self._without)
         if module.solver == "dual":
-            solution = solve_dual(system)
+            solution = solve_dual(system, self._tolerance)
         elif module.solver == "pcg":
             solution = solve_pcg(system, self._tolerance)
         else:

@@ -119,8 +119,8 @@ def test_a_token_of_power_minus_40_spoils_nothing() -> None:
 def test_the_largest_tokens_are_summed_more_precisely(seed: int) -> None:
     rows = half_token_rows(8192, 8, 5, spread=1.25, seed=10 * seed)
 
-    plain, compensated = _error(rows), _error(rows, rows.square_norms())
-    print(plain, compensated, plain / compensated)
+    # 15 to 22 times were measured, 1.4 times with one of the two corrections alone
+    assert _error(rows, rows.square_norms()) < _error(rows) / 5
 
 
 def test_norms_may_come_in_any_unit() -> None:
