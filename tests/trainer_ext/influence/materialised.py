@@ -28,12 +28,12 @@ def token_rows(
 
 def half_token_rows(tokens: int, large: int, small: int, *, spread: float = 1.25, seed: int = 0) -> TokenRows:
     """Rows as `fast` keeps them: float16 with powers of two, the largest power zero; lognormal norms."""
-    (l, e_l), (s, e_s) = (
+    (large_rows, e_large), (small_rows, e_small) = (
         half_rows(normal(tokens, k, seed=seed + i) * (spread / 2**0.5 * normal(tokens, 1, seed=seed + 2 + i)).exp())
         for i, k in enumerate((large, small))
     )
-    exponent = e_l.int() + e_s.int()
-    return TokenRows(l, s, torch.zeros(tokens, dtype=torch.int64), exponent - exponent.amax())
+    exponent = e_large.int() + e_small.int()
+    return TokenRows(large_rows, small_rows, torch.zeros(tokens, dtype=torch.int64), exponent - exponent.amax())
 
 
 def in_full(rows: TokenRows) -> Tensor:
