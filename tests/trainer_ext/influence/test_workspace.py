@@ -67,41 +67,34 @@ def _assert_holds_no_more(tokens: int, sides: tuple[int, int], config: Influence
     assert live.peak <= result.peak_bytes < 10 * live.peak
 
 
-ROUTES: dict[str, dict[str, Any]] = {
-    "identity": {"hessian_mode": "identity"},
-    "dual": {"solver": "dual"},
-    "response": {"hessian_source": "response"},
-    "response direct": {"hessian_source": "response", "solver": "direct"},
-    "direct": {"solver": "direct"},
-    "pcg": {"solver": "pcg"},
-}
+TOKEN_SOURCE = [
+    {"solver": solver, "scope": scope, "exclude_self_response": excluded}
+    for solver in ("direct", "dual", "pcg")
+    for scope, excluded in (("per_prompt", True), ("all_selected", False))
+]
+WITHOUT_TOKENS = [
+    {"hessian_mode": "identity", "scope": "all_selected"},
+    {"hessian_source": "response", "exclude_self_response": True},
+    {"hessian_source": "response", "solver": "direct", "exclude_self_response": True},
+]
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("options", [*TOKEN_SOURCE, *WITHOUT_TOKENS], ids=lambda o: "-".join(map(str, o.values())))
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("scope", ["per_prompt", "all_selected"])
-@pytest.mark.parametrize("sides", [(8, 6), (20, 8)])
-def test_no_more_is_held_than_was_counted(route: str, precision: str, scope: str, sides: tuple[int, int]) -> None:
-    options = {**ROUTES[route], "precision": precision, "scope": scope}
-
-    _assert_holds_no_more(240, sides, InfluenceConfig.from_mapping(options))
-
-
-BEYOND = "{} is not counted: see the reports of the session that wrote this test"
+def test_no_more_is_held_than_was_counted(options: dict[str, Any], precision: str) -> None:
+    _assert_holds_no_more(240, (20, 8), InfluenceConfig.from_mapping({**options, "precision": precision}))
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("tokens", "options"),
     [
-        {"solver": "dual", "exclude_self_response": True},
-        {"solver": "direct", "exclude_self_response": True, "scope": "per_prompt"},
-        {"solver": "direct", "scope": "all_selected"},
-        {"solver": "pcg", "exclude_self_response": True, "scope": "all_selected"},
+        pytest.param(1200, {"solver": "direct"}, id="features and their temporaries on a CPU"),
+        pytest.param(240, {"solver": "pcg", "exclude_self_response": True}, id="products with many directions"),
     ],
 )
-@pytest.mark.parametrize("tokens", [240, 1200])
-def test_debug(options: dict[str, Any], tokens: int) -> None:
-    _assert_holds_no_more(tokens, (20, 8), InfluenceConfig(**options))
+@pytest.mark.xfail(strict=True, reason="the estimate leaves these out; delete the mark with the mend")
+def test_no_more_is_held_than_was_counted_either(tokens: int, options: dict[str, Any]) -> None:
+    _assert_holds_no_more(tokens, (20, 8), InfluenceConfig(scope="all_selected", **options))
 
 
 def _layout(sizes: Sequence[int], device: str = "cpu", directions: int = 1) -> Layout:
@@ -162,11 +155,3 @@ def test_precisions_differ_by_the_bytes_of_their_rows() -> None:
     fp64, fp32, fast = (_bytes((48, 8), [], device="cuda", precision=precision) for precision in PRECISIONS)
 
     assert (fp64 - fp32, fp32 - fast) == (1000 * 56 * 4, 1000 * 56 * 2)
-
-
-@pytest.mark.parametrize("sizes", [[733_870], [122_312] * 6])
-def test_factor_32_of_a_small_model_fits_into_six_gibibytes(sizes: list[int]) -> None:
-    taken = _bytes((48, 280), ["direct"] * len(sizes), sizes, device="cuda", directions=96 // len(sizes))
-
-    print(taken / 2**30)
-    assert taken < 6 * 2**30
