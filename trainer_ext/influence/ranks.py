@@ -198,7 +198,6 @@ class RowsOfAllRanks(TokenRows):
         directions = self.ranks.broadcast(directions, self.leader)
         if without is not None:
             without = self.ranks.broadcast(without, self.leader) - self.first
-            without = without.masked_fill(without < 0, torch.iinfo(torch.int64).max)  # -1 owns rows of no response
         own = self.ranks.attempt(None, "", self._own, directions, without)
         return self.ranks.sum_at(torch.full_like(directions, torch.nan) if own is None else own, self.leader)
 
