@@ -14,6 +14,7 @@ from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, Jo
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import collect_attempt, read_record
 from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
+from orchestrator.judging import judge_attempt
 from orchestrator.launch import Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import AttemptState, PointState, Pool
@@ -39,8 +40,7 @@ from orchestrator.policy import Act, Decision, RetryRules, Tried, decide
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
-from orchestrator.triage.anomalies import find_anomalies
-from orchestrator.triage.verdict import judge
+from orchestrator.triage.own_patterns import book_of
 from trainer_ext.records import Heartbeat
 
 LOG_TRIES = 3
@@ -249,6 +249,7 @@ class Drive:
             gone=attempt.gone,
             scheduler_reason=attempt.scheduler_reason,
             cancel_requested=attempt.cancel_requested,
+            book=book_of(self.spec),
         )
         moved = self.store.move_attempt(
             attempt,
@@ -262,21 +263,8 @@ class Drive:
         return moved is not None
 
     def _judge(self, history: Sequence[AttemptRow]) -> bool:
-        attempt = history[-1]
-        evidence = evidence_json.loads(self.store.evidence(attempt) or "")
-        earlier = [row.verdict for row in history[:-1] if row.verdict is not None]
-        judgement = judge(evidence)
-        anomalies = find_anomalies(evidence, judgement.verdict, earlier)
-        moved = self.store.move_attempt(
-            attempt,
-            AttemptState.JUDGED,
-            f"{judgement.verdict}: {judgement.reason}",
-            verdict=judgement.verdict.value,
-            reason=judgement.reason,
-            facts=list(judgement.evidence),
-            fingerprint=judgement.fingerprint,
-            anomalies=[{"code": anomaly.code, "message": anomaly.message} for anomaly in anomalies],
-        )
+        found = judge_attempt(self.store, history)
+        moved = self.store.move_attempt(history[-1], AttemptState.JUDGED, found.sentence, **found.columns())
         return moved is not None
 
     def _settle(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:

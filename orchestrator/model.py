@@ -56,8 +56,8 @@ POINT_TRANSITIONS: dict[PointState, frozenset[PointState]] = {
     _P.PLANNED: frozenset({_P.READY, _P.SKIPPED, _P.BLOCKED, _P.CANCELLED}),
     _P.READY: frozenset({_P.ACTIVE, _P.SKIPPED, _P.BLOCKED, _P.CANCELLED}),
     _P.ACTIVE: frozenset({_P.READY, _P.SUCCEEDED, _P.FAILED, _P.PRUNED, _P.CANCELLED}),
-    _P.SUCCEEDED: frozenset(),
-    _P.FAILED: frozenset({_P.READY}),  # rerun
+    _P.SUCCEEDED: frozenset({_P.FAILED}),  # judged again
+    _P.FAILED: frozenset({_P.READY, _P.SUCCEEDED}),  # rerun; judged again
     _P.PRUNED: frozenset({_P.READY}),
     _P.CANCELLED: frozenset({_P.READY}),
     _P.SKIPPED: frozenset({_P.PLANNED}),  # back in the sweep file

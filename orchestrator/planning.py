@@ -18,6 +18,7 @@ from orchestrator.plan import Limits
 from orchestrator.policy import RetryRules
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
+from orchestrator.triage.own_patterns import check_examples
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
     """
     words = [*assignments, *([f"backend={backend}"] if backend else []), *([f"profile={profile}"] if profile else [])]
     spec = load(path, words)
+    check_examples(spec)
     target = find_target(spec)
     chosen = resolve_profile(spec, has_gpu=bool(target.pools), backend=target.backend.name)
     spec = spec.model_copy(update={"profile": chosen})

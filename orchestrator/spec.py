@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -37,7 +37,8 @@ def load(path: Path, assignments: Sequence[str] = (), *, configs: Path | None = 
     """
     source = yaml_source.read(_existing(path))
     apply_assignments(source, assignments, tuple(SweepSpec.model_fields))
-    _inline_pools(source, path.parent)
+    for key in ("pools", "triage"):
+        _inline(key, source, path.parent)
     try:
         spec = SweepSpec.model_validate(source.data)
     except ValidationError as error:
@@ -55,17 +56,16 @@ def _existing(path: Path) -> Path:
     raise SpecError("no such sweep file", file=path, hint=did_you_mean(str(path), others))
 
 
-def _inline_pools(source: Source, folder: Path) -> None:
-    """Put the content of a pools file where its name stands."""
-    name = source.data.get("pools")
+def _inline(key: str, source: Source, folder: Path) -> None:
+    """Put the content of a file where its name stands instead of a mapping."""
+    name = source.data.get(key)
     if not isinstance(name, str):
         return
     file = folder / name
     if not file.is_file():
-        raise source.error(
-            ("pools",), f"no such file: {file}", did_you_mean(name, [f.name for f in folder.glob("*.y*ml")])
-        )
-    source.graft(("pools",), yaml_source.read(file))
+        near = did_you_mean(name, [f.name for f in folder.glob("*.y*ml")])
+        raise source.error((key,), f"no such file: {file}", near)
+    source.graft((key,), yaml_source.read(file))
 
 
 def _with_config_path(spec: SweepSpec, folder: Path) -> SweepSpec:
@@ -92,5 +92,5 @@ def _keys_beside(path: KeyPath) -> list[str]:
     """The valid keys of the mapping that holds the last part of `path`."""
     model: Any = SweepSpec
     for key in path[:-1]:
-        model = model.model_fields[str(key)].annotation
+        model = get_args(model)[0] if isinstance(key, int) else model.model_fields[key].annotation
     return list(model.model_fields)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from orchestrator import units
 from orchestrator.errors import SpecError
-from orchestrator.model import Pool, Resources, Scalar
+from orchestrator.model import Pool, Resources, Scalar, Verdict
 from orchestrator.yaml_source import KeyPath, Source
 
 SWEEP_NAME_LENGTH = 40
@@ -143,6 +143,35 @@ class OutputsSpec(_Part):
     steps: Annotated[int, Field(strict=True, ge=1)] | None = None
 
 
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
+
+
+class PatternSpec(_Part):
+    """A failure signature of the user's own, in the form of `orchestrator/triage/patterns.yaml`."""
+
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    role: Literal["root", "cascade", "confirmation"]
+    verdict: Verdict | None = None
+    """What a root leads to, or a cascade that stands alone."""
+    literals: Annotated[tuple[Annotated[str, Field(min_length=4)], ...], Field(min_length=1)]
+    """A line is looked at only where it holds one of these."""
+    regex: Annotated[str, AfterValidator(_regex)]
+    match: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Lines that must be recognised."""
+    reject: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Lines that must not."""
+
+
+class TriageSpec(_Part):
+    patterns: tuple[PatternSpec, ...] = ()
+    """Compared before the built-in ones."""
+
+
 def _no_search(value: Any) -> None:
     if value is not None:
         raise ValueError("search is not supported by this version; write null or leave it out")
@@ -171,6 +200,7 @@ class SweepSpec(_Part):
     retry: RetrySpec = RetrySpec()
     budget: BudgetSpec = BudgetSpec()
     outputs: OutputsSpec = OutputsSpec()
+    triage: TriageSpec = TriageSpec()
     search: Annotated[None, BeforeValidator(_no_search)] = None
 
     _source: Source | None = PrivateAttr(default=None)

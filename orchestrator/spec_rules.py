@@ -195,6 +195,34 @@ def _retry(spec: SweepSpec) -> Iterator[SpecError]:
             yield spec.error(("retry", "budgets", cause), "is no cause that can be tried again", hint)
 
 
+ROOT_VERDICTS = (
+    "gpu_oom",
+    "host_oom",
+    "node_failure",
+    "time_limit",
+    "preempted",
+    "cancelled",
+    "config_error",
+    "code_error",
+)
+"""What a line of a log can prove; the others follow from outputs, from steps or from nothing."""
+CASCADE_VERDICTS = ("node_failure", "code_error")
+
+
+def _patterns(spec: SweepSpec) -> Iterator[SpecError]:
+    codes = [pattern.code for pattern in spec.triage.patterns]
+    for index in _repeated(codes):
+        yield spec.error(("triage", "patterns", index, "code"), f"`{codes[index]}` names another pattern already")
+    for index, pattern in enumerate(spec.triage.patterns):
+        path: KeyPath = ("triage", "patterns", index, "verdict")
+        may = {"root": ROOT_VERDICTS, "cascade": CASCADE_VERDICTS, "confirmation": ()}[pattern.role]
+        if pattern.role == "root" and pattern.verdict is None:
+            yield spec.error(path, "a root needs a verdict", f"one of {', '.join(may)}")
+        elif pattern.verdict is not None and pattern.verdict.value not in may:
+            hint = f"one of {', '.join(may)}" if may else "leave it out"
+            yield spec.error(path, f"a {pattern.role} cannot lead to {pattern.verdict.value}", hint)
+
+
 _RULES: tuple[Rule, ...] = (
     _aliases,
     _one_axis_a_key,
@@ -206,4 +234,5 @@ _RULES: tuple[Rule, ...] = (
     _overrides,
     _ladder,
     _retry,
+    _patterns,
 )

@@ -50,7 +50,7 @@ def judged(path: Path, card_mib: int | None) -> dict[str, Any]:
     """One run in the documented form of `collect --json`; figures that are not finite are null."""
     evidence = collect_folder(path, card_mib=card_mib)
     judgement = judge(evidence)
-    anomalies = find_anomalies(evidence, judgement.verdict, [])
+    anomalies = find_anomalies(evidence, judgement.verdict)
     return {
         "path": str(path),
         "verdict": judgement.verdict.value,

@@ -16,6 +16,7 @@ from orchestrator.collect.npz import read_npz
 from orchestrator.collect.step_lines import training_steps
 from orchestrator.paths import AttemptPaths
 from orchestrator.triage.evidence import MIB, Evidence, NpzFacts
+from orchestrator.triage.patterns import PatternBook
 from trainer_ext.records import AttemptSpec, Heartbeat, Outcome
 
 _Record = TypeVar("_Record", AttemptSpec, Heartbeat, Outcome)
@@ -30,6 +31,7 @@ def collect_attempt(
     gone: bool = False,
     scheduler_reason: str | None = None,
     cancel_requested: bool = False,
+    book: PatternBook | None = None,
 ) -> Evidence:
     """Read an attempt folder.
 
@@ -38,6 +40,7 @@ def collect_attempt(
         gone: the backend knows no such job any more and saw no end.
         scheduler_reason: the scheduler's own word for the end.
         cancel_requested: we asked for the end.
+        book: the signatures that the log is searched for; None: the built-in ones.
 
     Raises:
         OSError: a file exists but cannot be read (a broken mount says nothing about the job).
@@ -46,7 +49,7 @@ def collect_attempt(
     spec = read_record(AttemptSpec, paths.spec)
     outcome = read_record(Outcome, paths.outcome)
     heartbeat = read_record(Heartbeat, paths.heartbeat)
-    console = read_console(paths.console)
+    console = read_console(paths.console, book)
     memory = read_memory(paths.memory)
     steps = merge_steps(console.steps, metrics.read_all(paths.metrics))
     last = outcome or heartbeat
@@ -89,10 +92,10 @@ def read_record(kind: type[_Record], path: Path) -> _Record | None:
         return None
 
 
-def read_console(path: Path) -> ConsoleFacts:
+def read_console(path: Path, book: PatternBook | None = None) -> ConsoleFacts:
     """The facts of a log; of one that does not exist, none."""
     try:
-        return parse_console(path, name=path.name)
+        return parse_console(path, name=path.name, book=book)
     except FileNotFoundError:
         return NO_CONSOLE
 

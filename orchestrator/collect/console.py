@@ -53,13 +53,23 @@ class ConsoleFacts:
     """How many steps the job said it would train."""
 
 
-def parse_console(source: Path | BinaryIO, *, name: str = "console.log", block: int = BLOCK) -> ConsoleFacts:
-    """Read a whole log. `name` is how the signatures call it.
+def parse_console(
+    source: Path | BinaryIO,
+    *,
+    name: str = "console.log",
+    book: patterns.PatternBook | None = None,
+    block: int = BLOCK,
+) -> ConsoleFacts:
+    """Read a whole log.
+
+    Args:
+        name: how the signatures call it.
+        book: the signatures to look for; None: the built-in ones.
 
     Raises:
         OSError: the file cannot be read.
     """
-    parser = ConsoleParser(name)
+    parser = ConsoleParser(name, book)
     if isinstance(source, Path):
         with source.open("rb", buffering=0) as file:
             _feed_all(parser, file, block)

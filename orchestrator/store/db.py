@@ -230,6 +230,16 @@ class Store:
             row = db.execute(sa.select(*_ATTEMPT_COLUMNS).where(*_attempt_key(attempt))).mappings().one()
             return attempt_row(row)
 
+    def rejudge(self, attempt: AttemptRow, detail: str, **values: Any) -> bool:
+        """Another judgement of a judged attempt; the event keeps both. False when it was judged anew meanwhile."""
+        judged, verdict = AttemptState.JUDGED.value, attempt.verdict
+        with self._write() as db:
+            same = (attempts.c.state == judged, attempts.c.verdict == (verdict.value if verdict else None))
+            if db.execute(_attempt(attempt).where(*same).values(**values)).rowcount == 0:
+                return False
+            self._event(db, attempt.sweep, attempt.point, attempt.n, judged, judged, detail)
+            return True
+
     def evidence(self, attempt: AttemptRow) -> str | None:
         """The evidence of a collected attempt, as `orchestrator.triage.evidence_json` wrote it."""
         with self._engine.connect() as db:

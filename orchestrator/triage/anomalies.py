@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 from orchestrator.model import Anomaly, Verdict
@@ -39,17 +41,34 @@ _STEP_TIME = "timing_s/step"
 Rule = Callable[[Evidence], Anomaly | None]
 
 
-def find_anomalies(
-    evidence: Evidence, verdict: Verdict | str | None = None, earlier: Sequence[Verdict | str] = ()
-) -> tuple[Anomaly, ...]:
-    """All flags of one attempt.
+@dataclass(frozen=True)
+class Earlier:
+    """An attempt at the same point, before this one."""
 
-    Args:
-        verdict: what it came to.
-        earlier: the verdicts of the point's attempts before it.
-    """
+    verdict: Verdict
+    pool: str | None = None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What only the sweep's history shows of an attempt."""
+
+    earlier: tuple[Earlier, ...] = ()
+    pool: str | None = None
+    """Where it ran."""
+    peer_step_seconds: tuple[float, ...] = ()
+    """Seconds a step of runs that should take as long: same pool, settings of the same cost."""
+
+
+def find_anomalies(
+    evidence: Evidence, verdict: Verdict | None = None, lineage: Lineage | None = None
+) -> tuple[Anomaly, ...]:
+    """All flags of one attempt that came to `verdict`."""
+    lineage = lineage or Lineage()
     found = [rule(evidence) for rule in RULES]
-    found.append(oom_recovered(verdict, earlier))
+    seconds = step_seconds(evidence)
+    found.append(oom_recovered(verdict, lineage))
+    found.append(throughput_outlier(seconds, lineage.peer_step_seconds) if seconds is not None else None)
     return tuple(anomaly for anomaly in found if anomaly is not None)
 
 
@@ -196,14 +215,18 @@ RULES: tuple[Rule, ...] = (
 # ---- what only the sweep's history shows -----------------------------------------------------------------------------
 
 
-def oom_recovered(verdict: Verdict | str | None, earlier: Sequence[Verdict | str]) -> Anomaly | None:
+def oom_recovered(verdict: Verdict | None, lineage: Lineage) -> Anomaly | None:
     """The point completed after attempts that ran out of memory."""
-    failed = [Verdict(v) for v in earlier if v in (Verdict.GPU_OOM, Verdict.HOST_OOM)]
-    if verdict != Verdict.COMPLETED or not failed:
+    failed = [one for one in lineage.earlier if one.verdict in (Verdict.GPU_OOM, Verdict.HOST_OOM)]
+    if verdict is not Verdict.COMPLETED or not failed:
         return None
-    kinds = " and ".join(sorted({"GPU" if v is Verdict.GPU_OOM else "host" for v in failed}))
+    times = Counter(
+        f"{'GPU' if one.verdict is Verdict.GPU_OOM else 'host'} memory" + (f" on {one.pool}" if one.pool else "")
+        for one in failed
+    )
+    ran_out = " and ".join(what if count == 1 else f"{what} {count} times" for what, count in times.items())
     return Anomaly(
-        "oom_recovered", f"completed after running out of {kinds} memory {len(failed)} time{'s' * (len(failed) > 1)}"
+        "oom_recovered", f"ran out of {ran_out}, then completed" + (f" on {lineage.pool}" if lineage.pool else "")
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -59,6 +59,13 @@ class PatternBook:
             return None
         fact = self.without_advice(line)
         return next((pattern for pattern in candidates if pattern.regex.search(fact)), None)
+
+    def with_first(self, own: tuple[Pattern, ...]) -> PatternBook:
+        """This book with somebody's own patterns before all others."""
+        if not own:
+            return self
+        words = dict.fromkeys(literal for pattern in own for literal in pattern.literals)
+        return replace(self, patterns=(*own, *self.patterns), prefilter=(*self.prefilter, *words))
 
     def without_advice(self, line: str) -> str:
         """The line up to the first phrase of advice."""

@@ -9,7 +9,14 @@ import pytest
 
 from orchestrator.model import Verdict
 from orchestrator.triage import anomalies
-from orchestrator.triage.anomalies import find_anomalies, oom_recovered, step_seconds, throughput_outlier
+from orchestrator.triage.anomalies import (
+    Earlier,
+    Lineage,
+    find_anomalies,
+    oom_recovered,
+    step_seconds,
+    throughput_outlier,
+)
 from orchestrator.triage.evidence import GIB, MIB, Evidence, NpzFacts
 
 H200 = 143_771 * MIB
@@ -169,17 +176,27 @@ def test_a_truncated_log() -> None:
 @pytest.mark.parametrize(
     ("verdict", "earlier", "flagged"),
     [
-        (Verdict.COMPLETED, ["gpu_oom"], True),
-        ("completed", [Verdict.HOST_OOM, Verdict.PREEMPTED], True),
-        (Verdict.COMPLETED, ["preempted"], False),
+        (Verdict.COMPLETED, [Verdict.GPU_OOM], True),
+        (Verdict.COMPLETED, [Verdict.HOST_OOM, Verdict.PREEMPTED], True),
+        (Verdict.COMPLETED, [Verdict.PREEMPTED], False),
         (Verdict.COMPLETED, [], False),
-        (Verdict.GPU_OOM, ["gpu_oom"], False),
-        (None, ["gpu_oom"], False),
+        (Verdict.GPU_OOM, [Verdict.GPU_OOM], False),
+        (None, [Verdict.GPU_OOM], False),
     ],
 )
-def test_a_recovery_needs_an_earlier_failure_and_completion(verdict: Any, earlier: list[Any], flagged: bool) -> None:
-    assert (oom_recovered(verdict, earlier) is not None) is flagged
-    assert ("oom_recovered" in [one.code for one in find_anomalies(run(), verdict, earlier)]) is flagged
+def test_a_recovery_needs_an_earlier_failure_and_completion(
+    verdict: Verdict | None, earlier: list[Verdict], flagged: bool
+) -> None:
+    lineage = Lineage(tuple(map(Earlier, earlier)))
+    assert (oom_recovered(verdict, lineage) is not None) is flagged
+    assert ("oom_recovered" in [one.code for one in find_anomalies(run(), verdict, lineage)]) is flagged
+
+
+def test_a_recovery_names_the_pools_and_how_often() -> None:
+    tried = (Earlier(Verdict.HOST_OOM, "h100"), Earlier(Verdict.HOST_OOM, "h100"), Earlier(Verdict.GPU_OOM, "h100"))
+    found = oom_recovered(Verdict.COMPLETED, Lineage(tried, "h200"))
+    assert found is not None
+    assert found.message == "ran out of host memory on h100 2 times and GPU memory on h100, then completed on h200"
 
 
 def test_seconds_a_step_are_the_median() -> None:
