@@ -26,6 +26,7 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 from trainer_ext import routing
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin import metrics as names
+from trainer_ext.verl_plugin.refills import capped
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
 from trainer_ext.verl_plugin.rollout import ROLLOUT, launch_server
 from trainer_ext.verl_plugin.startup import InlineRewards
@@ -79,7 +80,7 @@ class InfluenceTrainer(PPOTrainerSync):
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         self.trainer_mode = "sync"  # verl branches on this name, not on the class
-        buffer = super()._build_replay_buffer()
+        buffer = capped(super()._build_replay_buffer, self.config)
         buffer.poll_interval = POLL_INTERVAL_S
         return buffer
 
