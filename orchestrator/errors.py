@@ -7,6 +7,7 @@ OrchestratorError               exit code 2 unless a subclass says otherwise; pr
 ├── StoreError                  the database cannot be opened or is of another version
 ├── EnvironmentProblem          something the machine lacks (a package, a model file, a cluster command)
 └── BackendError                a backend said no, for good
+    ├── Deferred                the backend has no room for a submission now
     ├── Unobservable            the backend could not be asked; says nothing about any job
     └── SubmitUncertain         a submission may or may not have been accepted: look the name up before trying again
 """
@@ -85,6 +86,10 @@ class EnvironmentProblem(OrchestratorError):
 
 class BackendError(OrchestratorError):
     """A backend refused, and would refuse again."""
+
+
+class Deferred(BackendError):
+    """A quota or a limit on submissions is reached: the same submission may succeed later. Positively no job exists."""
 
 
 class Unobservable(BackendError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.model import Anomaly, AttemptState, PointState, Scalar, Verdict
+from orchestrator.model import Anomaly, AttemptState, PointState, Prediction, Scalar, Verdict
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,25 @@ class PointRow:
     state: PointState
     reason: str | None = None
     unlogged: bool = True
+    not_before: float | None = None
+    """Waits until then: the back-off of a retry."""
+    predicted: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an attempt was seen to take. None: nothing could be seen."""
+
+    steps: int = 0
+    """The last training step that was completed."""
+    checkpoint: int = 0
+    """The step of the newest checkpoint when it ended; 0 without one."""
+    step_s: float | None = None
+    """Median seconds of a step."""
+    gpu_bytes: int | None = None
+    host_bytes: int | None = None
+    node: str | None = None
+    """The host that ran it, by its claim."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,13 @@ class AttemptRow:
     state: AttemptState
     created_at: float
     host_memory_bytes: int | None = None
+    patch: dict[str, Scalar] = field(default_factory=dict)
+    """Keys of the configuration that the retry policy changed, with their values in this attempt."""
+    exclude_nodes: tuple[str, ...] = ()
+    not_before: float | None = None
+    """Not submitted before: the backend had no room."""
+    deferrals: int = 0
+    """How often it had none."""
     handle: str | None = None
     superseded: bool = False
     """Tried before the user asked for a rerun: history, but charged to no budget."""
@@ -66,6 +94,18 @@ class AttemptRow:
     anomalies: tuple[Anomaly, ...] = field(default=())
     started_at: float | None = None
     ended_at: float | None = None
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a completed attempt of any sweep was seen to take, beside what its point was expected to."""
+
+    predicted: Prediction
+    pool: str | None
+    seconds: float | None
+    """Of the whole attempt."""
+    measured: Measured
 
 
 @dataclass(frozen=True)
@@ -78,3 +118,26 @@ class EventRow:
     from_state: str | None
     to_state: str | None
     detail: str | None
+
+
+@dataclass(frozen=True)
+class View:
+    """A sweep as the store knows it."""
+
+    points: tuple[PointRow, ...]
+    attempts: Mapping[str, tuple[AttemptRow, ...]] = field(default_factory=dict)
+    """By point id, ascending n."""
+
+    @classmethod
+    def of(cls, points: Sequence[PointRow], attempts: Sequence[AttemptRow]) -> View:
+        by_point: dict[str, list[AttemptRow]] = defaultdict(list)
+        for attempt in attempts:
+            by_point[attempt.point].append(attempt)
+        return cls(tuple(points), {key: tuple(sorted(rows, key=lambda row: row.n)) for key, rows in by_point.items()})
+
+    def history(self, point: PointRow) -> tuple[AttemptRow, ...]:
+        return self.attempts.get(point.id, ())
+
+    @property
+    def finished(self) -> bool:
+        return all(point.state.is_terminal for point in self.points)

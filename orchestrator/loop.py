@@ -16,7 +16,7 @@ from orchestrator.collect.attempt import collect_attempt, read_record
 from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
 from orchestrator.judging import judge_attempt
 from orchestrator.launch import Site, new_attempt, write_attempt
-from orchestrator.ledger import AttemptRow, PointRow
+from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import AttemptState, PointState, Pool
 from orchestrator.paths import AttemptPaths
 from orchestrator.plan import (
@@ -33,7 +33,6 @@ from orchestrator.plan import (
     Settle,
     Start,
     Submit,
-    View,
     plan,
 )
 from orchestrator.policy import Act, Decision, RetryRules, Tried, decide

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -66,7 +67,7 @@ POINT_TRANSITIONS: dict[PointState, frozenset[PointState]] = {
 
 ATTEMPT_TRANSITIONS: dict[AttemptState, frozenset[AttemptState]] = {
     _A.CREATED: frozenset({_A.SUBMITTING, _A.ENDED}),
-    _A.SUBMITTING: frozenset({_A.SUBMITTED, _A.UNCERTAIN, _A.ENDED}),
+    _A.SUBMITTING: frozenset({_A.SUBMITTED, _A.UNCERTAIN, _A.ENDED, _A.CREATED}),  # back to created: deferred
     _A.UNCERTAIN: frozenset({_A.SUBMITTING, _A.SUBMITTED, _A.ENDED}),
     _A.SUBMITTED: frozenset({_A.QUEUED, _A.RUNNING, _A.ENDED}),
     _A.QUEUED: frozenset({_A.RUNNING, _A.ENDED}),
@@ -114,6 +115,50 @@ class Resources:
     """Pools from small to large; empty: the backend's only pool."""
     time_s: float | None = None
     host_memory_bytes: int | None = None
+    exclude_nodes: tuple[str, ...] = ()
+    """Nodes that failed under earlier attempts; a backend that cannot choose nodes ignores them."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure that is not known yet, and the interval that it is expected in."""
+
+    value: float
+    low: float
+    high: float
+    basis: str = "shapes"
+    """shapes: by formula from the configuration; measured: of the same configuration; scaled: of the nearest one."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What one attempt of a point is expected to take on one pool. None: unknown, which never holds anything up."""
+
+    gpu_bytes: Estimate | None = None
+    """Most memory in use on any one card."""
+    gpu_least_bytes: float | None = None
+    """What a card must have: with everything in host memory that the job moves there by itself."""
+    host_bytes: Estimate | None = None
+    """Of one node."""
+    step_s: Estimate | None = None
+    seconds: Estimate | None = None
+    """Of the whole attempt."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a point is expected to take, before it runs."""
+
+    kind: str
+    """What is run: only measurements of the same kind say anything about it."""
+    features: Mapping[str, Scalar] = field(default_factory=dict)
+    """The numbers and words that its cost depends on; empty where nobody knows the shapes."""
+    footprint_bytes: float | None = None
+    """GPU memory by formula, the same on every pool: what makes one point larger than another."""
+    formula: Mapping[str, Forecast] = field(default_factory=dict)
+    """By pool, from the shapes alone; the pool of a machine without GPUs is the empty name."""
+    on: Mapping[str, Forecast] = field(default_factory=dict)
+    """By pool, corrected by what was measured."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +179,7 @@ class Point:
     """Resolved, with `{root}`, `{sweep_dir}`, `{point_dir}`, `{attempt_dir}` and `{python}` not yet filled in."""
     hash: str
     """sha256 of the canonical config without the keys of `identity.exclude`."""
+    predicted: Prediction | None = None
 
 
 @dataclass(frozen=True)

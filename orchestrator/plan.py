@@ -21,10 +21,9 @@ point changed                   `Log`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from orchestrator.ledger import AttemptRow, PointRow
+from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import AttemptState, PointState, Verdict
 
 
@@ -91,29 +90,6 @@ class Log:
 
 
 Action = Ready | Start | Submit | Recover | Poll | Cancel | Collect | Judge | Settle | Block | Log
-
-
-@dataclass(frozen=True)
-class View:
-    """A sweep as the store knows it."""
-
-    points: tuple[PointRow, ...]
-    attempts: Mapping[str, tuple[AttemptRow, ...]] = field(default_factory=dict)
-    """By point id, ascending n."""
-
-    @classmethod
-    def of(cls, points: Sequence[PointRow], attempts: Sequence[AttemptRow]) -> View:
-        by_point: dict[str, list[AttemptRow]] = defaultdict(list)
-        for attempt in attempts:
-            by_point[attempt.point].append(attempt)
-        return cls(tuple(points), {key: tuple(sorted(rows, key=lambda row: row.n)) for key, rows in by_point.items()})
-
-    def history(self, point: PointRow) -> tuple[AttemptRow, ...]:
-        return self.attempts.get(point.id, ())
-
-    @property
-    def finished(self) -> bool:
-        return all(point.state.is_terminal for point in self.points)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.ledger import AttemptRow
+from orchestrator.ledger import AttemptRow, View
 from orchestrator.model import AttemptState, PointState
-from orchestrator.plan import View
 from trainer_ext.records import Heartbeat
 
 

@@ -20,12 +20,11 @@ from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
 from orchestrator.git_state import read_git_state
 from orchestrator.job_section import job_section
 from orchestrator.launch import Site
-from orchestrator.ledger import AttemptRow, SweepRow
+from orchestrator.ledger import AttemptRow, SweepRow, View
 from orchestrator.lock import SweepLock
 from orchestrator.loop import Drive
 from orchestrator.model import PointState
 from orchestrator.paths import RootPaths
-from orchestrator.plan import View
 from orchestrator.planning import Planned, find_target, limits, retry_rules
 from orchestrator.progress import Pulse
 from orchestrator.recording import Recorder, sweep_record

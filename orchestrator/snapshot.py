@@ -7,10 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.ledger import AttemptRow, PointRow, SweepRow
+from orchestrator.ledger import AttemptRow, PointRow, SweepRow, View
 from orchestrator.model import PointState, Scalar
 from orchestrator.paths import RootPaths
-from orchestrator.plan import View
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json

@@ -6,9 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.ledger import AttemptRow, PointRow
+from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import Point, PointState
-from orchestrator.plan import View
 from orchestrator.tui import STYLES, duration
 
 

@@ -3,8 +3,9 @@
 What every backend promises, and `tests/contracts/` checks:
 
 1. `submit` starts `python -m orchestrator.job ATTEMPT_DIR` once. It returns a handle (a short string that finds the job
-   again after this process died), raises `BackendError` when the backend positively refused, or `SubmitUncertain` when
-   it cannot know. It never retries by itself.
+   again after this process died), raises `BackendError` when the backend positively refused, `Deferred` when it refused
+   for want of room now (a quota, a limit on submissions), or `SubmitUncertain` when it cannot know. It never retries by
+   itself.
 2. `find` looks a job up by its deterministic name and token and returns its handle, or None when the backend positively
    knows no such job. When it cannot tell it raises `Unobservable`.
 3. `poll` asks about all jobs at once. A handle that is absent from the answer was not observable this time; that says

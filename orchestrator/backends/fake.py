@@ -15,7 +15,7 @@ from enum import StrEnum
 from orchestrator.backends.base import JobRef, JobRequest, JobState, JobStatus
 from orchestrator.backends.fake_files import OnEnd, succeed, write_outcome
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
+from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable
 from orchestrator.job.claim import take
 from orchestrator.job.stopping import TERMINATED
 from orchestrator.model import Pool
@@ -28,6 +28,8 @@ class Reply(StrEnum):
 
     ACCEPT = "accept"
     REJECT = "reject"
+    DEFER = "defer"
+    """There is no room now, as a quota says."""
     LOSE_REPLY = "lose_reply"
     """The job exists, and the caller never learns."""
     LOSE_REQUEST = "lose_request"
@@ -117,7 +119,7 @@ class FakeCluster:
         earlier = self.submissions.get(request.name, 0)
         self.submissions[request.name] = earlier + 1
         play = self.script(request, earlier)
-        if play.reply in (Reply.REJECT, Reply.LOSE_REQUEST):
+        if play.reply in (Reply.REJECT, Reply.DEFER, Reply.LOSE_REQUEST):
             return play.reply, None
         job = FakeJob(f"fake-{len(self.jobs) + 1}", request, play, self.clock.now())
         self.jobs[job.handle] = job
@@ -164,6 +166,8 @@ class FakeBackend:
         reply, job = self._cluster.accept(request)
         if reply is Reply.REJECT:
             raise BackendError(f"{request.name}: refused, as scripted")
+        if reply is Reply.DEFER:
+            raise Deferred(f"{request.name}: no room now, as scripted")
         if job is None or reply is Reply.LOSE_REPLY:
             raise SubmitUncertain(f"{request.name}: the reply was lost, as scripted")
         return job.handle

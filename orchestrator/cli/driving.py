@@ -10,8 +10,8 @@ from rich.console import Console
 from orchestrator.cli.arguments import command_line
 from orchestrator.clock import SystemClock
 from orchestrator.errors import EXIT_INTERRUPTED
+from orchestrator.ledger import View
 from orchestrator.paths import RootPaths
-from orchestrator.plan import View
 from orchestrator.progress import measure
 from orchestrator.session import Session, exit_code
 from orchestrator.sinks.mlflow import open_mlflow

@@ -20,10 +20,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError, UsageError
-from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow
-from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState
-from orchestrator.plan import View
-from orchestrator.store.rows import attempt_row, event_row, point_row, sweep_row
+from orchestrator.ledger import AttemptRow, EventRow, Measurement, PointRow, SweepRow, View
+from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState, Verdict
+from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 
 BUSY_TIMEOUT_S = 30
@@ -155,18 +154,26 @@ class Store:
             query = sa.select(points.c.config).where(points.c.sweep == sweep, points.c.id == point_id)
             return cast("dict[str, Any]", db.scalars(query).one())
 
-    def move_point(self, point: PointRow, to: PointState, detail: str | None = None) -> bool:
-        """Guarded change of state; False when the point is no longer in the state that the caller saw."""
-        with self._write() as db:
-            return self._move_point(db, point, to, detail)
+    def move_point(
+        self, point: PointRow, to: PointState, detail: str | None = None, not_before: float | None = None
+    ) -> bool:
+        """Guarded change of state; False when the point is no longer in the state that the caller saw.
 
-    def _move_point(self, db: Connection, point: PointRow, to: PointState, detail: str | None) -> bool:
+        Args:
+            not_before: it waits at least until then.
+        """
+        with self._write() as db:
+            return self._move_point(db, point, to, detail, not_before)
+
+    def _move_point(
+        self, db: Connection, point: PointRow, to: PointState, detail: str | None, not_before: float | None = None
+    ) -> bool:
         if to not in POINT_TRANSITIONS[point.state]:
             raise AssertionError(f"illegal transition of point {point.id}: {point.state} -> {to}")
         done = db.execute(
             _point(point.sweep, point.id)
             .where(points.c.state == point.state.value)
-            .values(state=to.value, reason=detail, unlogged=True)
+            .values(state=to.value, reason=detail, unlogged=True, not_before=not_before)
         )
         if done.rowcount == 0:
             return False
@@ -204,14 +211,29 @@ class Store:
         query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
         return [attempt_row(row) for row in db.execute(query).mappings()]
 
-    def start_attempt(self, point: PointRow, attempt: AttemptRow) -> bool:
-        """ready -> active together with the attempt's row; False when somebody else started the point."""
+    def measurements(self) -> list[Measurement]:
+        """Of all sweeps: what completed attempts were seen to take, with what their points were expected to."""
+        taken = [attempts.c[name] for name in ("pool", "started_at", "ended_at", "measured", "patch")]
+        same = (points.c.sweep == attempts.c.sweep) & (points.c.id == attempts.c.point)
+        query = sa.select(points.c.predicted, *taken).join_from(attempts, points, same)
+        query = query.where(attempts.c.verdict == Verdict.COMPLETED.value)
+        with self._engine.connect() as db:
+            rows = db.execute(query.order_by(attempts.c.ended_at)).mappings().all()
+        return [found for row in rows if (found := measurement(row)) is not None]
+
+    def start_attempt(self, point: PointRow, attempt: AttemptRow, why: str | None = None) -> bool:
+        """ready -> active together with the attempt's row; False when somebody else started the point.
+
+        Args:
+            why: it runs on this pool and in this way, for the event.
+        """
         with self._write() as db:
             if not self._move_point(db, point, PointState.ACTIVE, f"attempt {attempt.n}"):
                 return False
             values = dataclasses.asdict(attempt)
             db.execute(attempts.insert().values({**values, "state": attempt.state.value, "facts": [], "anomalies": []}))
-            self._event(db, point.sweep, point.id, attempt.n, None, attempt.state, f"pool {attempt.pool or '-'}")
+            detail = f"pool {attempt.pool or '-'}" + (f": {why}" if why else "")
+            self._event(db, point.sweep, point.id, attempt.n, None, attempt.state, detail)
             return True
 
     def move_attempt(
@@ -271,6 +293,11 @@ class Store:
         query = sa.select(events).where(events.c.sweep == sweep, events.c.id > after).order_by(events.c.id)
         with self._engine.connect() as db:
             return [event_row(row) for row in db.execute(query).mappings()]
+
+    def note(self, sweep: str, detail: str, point: str | None = None, attempt: int | None = None) -> None:
+        """An event that changes no state."""
+        with self._write() as db:
+            self._event(db, sweep, point, attempt, detail=detail)
 
     def _event(
         self,
@@ -370,7 +397,8 @@ def _written_anew(row: PointRow, point: Point) -> Mapping[str, Any]:
         "replicate": point.replicate,
     }
     if row.state in (PointState.PLANNED, PointState.READY, PointState.SKIPPED, PointState.BLOCKED):
-        return {**labels, "overrides": list(point.overrides), "config": point.config}
+        predicted = dataclasses.asdict(point.predicted) if point.predicted else None
+        return {**labels, "overrides": list(point.overrides), "config": point.config, "predicted": predicted}
     return labels
 
 
@@ -385,6 +413,7 @@ def _point_values(sweep: str, point: Point) -> Mapping[str, Any]:
         "overrides": list(point.overrides),
         "config": point.config,
         "hash": point.hash,
+        "predicted": dataclasses.asdict(point.predicted) if point.predicted else None,
         "state": PointState.PLANNED.value,
         "unlogged": True,
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy.engine import RowMapping
 
-from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow
-from orchestrator.model import Anomaly, AttemptState, PointState, Verdict
+from orchestrator.ledger import AttemptRow, EventRow, Measured, Measurement, PointRow, SweepRow
+from orchestrator.model import Anomaly, AttemptState, Estimate, Forecast, PointState, Prediction, Verdict
 
 
 def sweep_row(row: RowMapping) -> SweepRow:
@@ -13,7 +16,8 @@ def sweep_row(row: RowMapping) -> SweepRow:
 
 
 def point_row(row: RowMapping) -> PointRow:
-    return PointRow(**{**row, "overrides": tuple(row["overrides"]), "state": PointState(row["state"])})
+    plain = {"overrides": tuple(row["overrides"]), "state": PointState(row["state"])}
+    return PointRow(**{**row, **plain, "predicted": prediction(row["predicted"])})
 
 
 def attempt_row(row: RowMapping) -> AttemptRow:
@@ -24,8 +28,41 @@ def attempt_row(row: RowMapping) -> AttemptRow:
             "verdict": Verdict(row["verdict"]) if row["verdict"] else None,
             "facts": tuple(row["facts"] or ()),
             "anomalies": tuple(Anomaly(**item) for item in row["anomalies"] or ()),
+            "patch": dict(row["patch"] or {}),
+            "exclude_nodes": tuple(row["exclude_nodes"] or ()),
+            "measured": measured(row["measured"]),
         }
     )
+
+
+def measurement(row: RowMapping) -> Measurement | None:
+    """None where nothing was expected or seen, or where a patch made it another configuration."""
+    predicted, seen = prediction(row["predicted"]), measured(row["measured"])
+    if predicted is None or seen is None or row["patch"]:
+        return None
+    known = row["started_at"] is not None and row["ended_at"] is not None
+    return Measurement(predicted, row["pool"], row["ended_at"] - row["started_at"] if known else None, seen)
+
+
+def measured(plain: Mapping[str, Any] | None) -> Measured | None:
+    return Measured(**plain) if plain else None
+
+
+def prediction(plain: Mapping[str, Any] | None) -> Prediction | None:
+    """The inverse of `dataclasses.asdict`."""
+    if not plain:
+        return None
+    by_pool = {
+        name: {pool: _forecast(forecast) for pool, forecast in plain[name].items()} for name in ("formula", "on")
+    }
+    return Prediction(**{**plain, **by_pool})
+
+
+def _forecast(plain: Mapping[str, Any]) -> Forecast:
+    known: dict[str, Any] = {
+        name: Estimate(**value) if isinstance(value, dict) else value for name, value in plain.items()
+    }
+    return Forecast(**known)
 
 
 def event_row(row: RowMapping) -> EventRow:

@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 metadata = MetaData()
 
@@ -59,6 +59,8 @@ points = Table(
     Column("state", String(20), nullable=False),
     Column("reason", Text),
     Column("unlogged", Boolean, nullable=False, default=True),  # the sinks have not seen the newest state
+    Column("not_before", Float),
+    Column("predicted", JSON),
     PrimaryKeyConstraint("sweep", "id"),
     ForeignKeyConstraint(["sweep"], ["sweeps.name"]),
 )
@@ -73,6 +75,10 @@ attempts = Table(
     Column("job_name", String(50), nullable=False),
     Column("pool", String(60)),
     Column("host_memory_bytes", BigInteger),
+    Column("patch", JSON),
+    Column("exclude_nodes", JSON),
+    Column("not_before", Float),
+    Column("deferrals", Integer, nullable=False, default=0),
     Column("state", String(20), nullable=False),
     Column("handle", Text),
     Column("superseded", Boolean, nullable=False, default=False),  # before a rerun: kept, no longer counted
@@ -90,6 +96,7 @@ attempts = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("ended_at", Float),
+    Column("measured", JSON),
     PrimaryKeyConstraint("sweep", "point", "n"),
     ForeignKeyConstraint(["sweep", "point"], ["points.sweep", "points.id"]),
 )

@@ -11,11 +11,11 @@ from orchestrator.backends.fake import FakeBackend, FakeCluster, Script
 from orchestrator.clock import FakeClock
 from orchestrator.identity import point_hash, point_id
 from orchestrator.launch import Site
-from orchestrator.ledger import AttemptRow, PointRow, SweepRow
+from orchestrator.ledger import AttemptRow, PointRow, SweepRow, View
 from orchestrator.loop import Drive
 from orchestrator.model import Point, Pool
 from orchestrator.paths import RootPaths
-from orchestrator.plan import Limits, View
+from orchestrator.plan import Limits
 from orchestrator.planning import retry_rules
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store

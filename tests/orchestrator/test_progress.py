@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.ledger import AttemptRow, PointRow
+from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import AttemptState, PointState
-from orchestrator.plan import View
 from orchestrator.progress import Progress, Pulse, measure
 from orchestrator.tui import duration, one_line
 from trainer_ext.records import Heartbeat

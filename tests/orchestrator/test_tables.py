@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from orchestrator.ledger import PointRow
+from orchestrator.ledger import PointRow, View
 from orchestrator.model import PointState
-from orchestrator.plan import View
 from orchestrator.tables import points_table
 
 
