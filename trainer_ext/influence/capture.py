@@ -2,9 +2,10 @@
 
 A forward hook projects the module's input at the selected positions and leaves a hook on its output tensor; when the
 gradient arrives there, it is projected and both are kept. Rows are stored by that second hook alone, and it belongs
-to the tensor it was made for: recomputation under gradient checkpointing runs the forward hook again, but no gradient
-ever reaches its output, so nothing is doubled. Weights are never touched, which is why sharded ones (FSDP2) do not
-matter.
+to the tensor it was made for. Gradient checkpointing runs a module twice: the reentrant kind without gradients first,
+which is no business of ours; the other kind with them, but again inside backward, where no gradient reaches the output.
+So the first run with gradients is the one that counts, a second one is not projected, and should a gradient come to it
+nevertheless, that is an error. Weights are never touched, which is why sharded ones (FSDP2) do not matter.
 
 What a row means: backward of one summed loss gives the gradient by the *position*, with the effect of that position
 on every later token's loss, not the gradient of the one token's own log-probability. Select the position that
@@ -14,7 +15,7 @@ predicts the token (the one before it).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,8 @@ from torch import Tensor, nn
 
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.factors import ModuleFactors
-from trainer_ext.influence.projection import Projection, projection_dims
+from trainer_ext.influence.projection import JointProjection, Projection, projection_dims
+from trainer_ext.influence.shared_inputs import SharedInputs
 from trainer_ext.influence.storage import (
     RESERVE_BYTES,
     FactorStore,
@@ -80,10 +82,21 @@ class _MicroBatch:
     last: int
     """The largest position; -1: nothing is selected."""
     stored: StoredBatch
+    met: set[str] = field(default_factory=set)
+    """Modules whose inputs were projected."""
+    weights: Tensor | None = None
+    """[n] or [n, 1], what output gradients are multiplied by; None: nothing."""
 
-    def positions_on(self, device: torch.device) -> Tensor:
-        """The positions there; sent once, for all modules."""
-        self.positions = on_device(self.positions, device)
+    def positions_in(self, values: Tensor, name: str) -> Tensor:
+        """The positions, on the device of values [.., d]; sent once, for all modules.
+
+        Raises:
+            ValueError: a position that the values do not have.
+        """
+        tokens = values.numel() // values.shape[-1]
+        if self.last >= tokens:
+            raise ValueError(f"positions: {self.last} selected, but {name} sees {tokens} tokens in this pass")
+        self.positions = on_device(self.positions, values.device)
         return self.positions
 
 
@@ -115,6 +128,8 @@ class LinearCapture:
         self._modules = target_modules(model, config)
         self.projections = {name: _projections(name, module, config) for name, module in self._modules.items()}
         dims = {name: (project_in.k, project_out.k) for name, (project_in, project_out) in self.projections.items()}
+        self._inputs = SharedInputs({name: project_in for name, (project_in, _) in self.projections.items()})
+        self._output_grads = {name: JointProjection([p_out]) for name, (_, p_out) in self.projections.items()}
         self._store = FactorStore(dims, precision=config.precision, placement=placement, reserve_bytes=reserve_bytes)
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._batch: _MicroBatch | None = None
@@ -151,7 +166,24 @@ class LinearCapture:
         first, last = (int(x) for x in torch.aminmax(positions)) if len(positions) else (0, -1)
         if first < 0:
             raise ValueError(f"positions: must not be negative, got {first}")
+        self._inputs.begin_pass()
         self._batch = _MicroBatch(positions, last, self._store.open(response))
+
+    def weigh(self, weights: Tensor) -> None:
+        """Multiply the output gradients of the present selection by something before they are kept.
+
+        Counts for gradients that arrive from now on: a backward pass may find the weights at its own beginning.
+
+        Args:
+            weights: floating point [n] on the device of the pass, in the order of `select`.
+
+        Raises:
+            ValueError: nothing was selected, or another number of tokens.
+        """
+        if self._batch is None or weights.shape != self._batch.positions.shape:
+            selected = 0 if self._batch is None else len(self._batch.positions)
+            raise ValueError(f"weights: {tuple(weights.shape)} for {selected} selected tokens")
+        self._batch.weights = weights[:, None]
 
     def take(self, device: torch.device | str | None = None) -> StoredFactors:
         """The rows of all passes since the last call, in the order of `select`, and forget them.
@@ -177,29 +209,38 @@ class LinearCapture:
 
     def _forget(self) -> None:
         self._store.clear()
+        self._inputs.release()
         self._batch = None
 
     def _forward_hook(self, name: str) -> Callable[..., None]:
-        project_in, _ = self.projections[name]
-
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             batch = self._batch
             if batch is None or batch.last < 0 or not output.requires_grad:
                 return
+            if name in batch.met:
+                output.register_hook(partial(_refuse, name))
+                return
+            batch.met.add(name)
             inputs = args[0] if args else kwargs["input"]
-            rows = self._store.round_inputs(project_in(_selected(inputs.detach(), batch, name)))
-            output.register_hook(partial(self._keep, batch, name, rows))
+            rows = self._inputs(name, inputs, batch.positions_in(inputs, name))
+            output.register_hook(partial(self._keep, batch, name, self._store.round_inputs(rows)))
 
         return hook
 
     def _keep(self, batch: _MicroBatch, name: str, inputs: Rows, grad: Tensor) -> None:
+        self._inputs.release()
         if name in batch.stored.chunks:
-            raise RuntimeError(
-                f"{name} received a second gradient in one selection: call select() before each forward pass; "
-                "a module that runs twice in one pass cannot be captured"
-            )
-        _, project_out = self.projections[name]
-        self._store.put(batch.stored, name, inputs, project_out(_selected(grad.detach(), batch, name)))
+            _refuse(name, grad)
+        positions = batch.positions_in(grad, name)
+        (rows,) = self._output_grads[name](grad.detach().reshape(-1, grad.shape[-1]), positions)
+        self._store.put(batch.stored, name, inputs, rows if batch.weights is None else rows * batch.weights)
+
+
+def _refuse(name: str, _grad: Tensor) -> None:
+    raise RuntimeError(
+        f"{name} received a second gradient in one selection: call select() before each forward pass; "
+        "a module that runs twice in one pass cannot be captured"
+    )
 
 
 def _projections(name: str, module: nn.Linear, config: InfluenceConfig) -> tuple[Projection, Projection]:
@@ -212,11 +253,3 @@ def _projections(name: str, module: nn.Linear, config: InfluenceConfig) -> tuple
 
 def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-def _selected(values: Tensor, batch: _MicroBatch, name: str) -> Tensor:
-    """[.., d] of one pass to the selected rows [n, d]."""
-    tokens = values.reshape(-1, values.shape[-1])
-    if batch.last >= len(tokens):
-        raise ValueError(f"positions: {batch.last} selected, but {name} sees {len(tokens)} tokens in this pass")
-    return tokens[batch.positions_on(tokens.device)]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainer_ext.influence.tiny_decoder import VOCABULARY, TinyDecoder, log_prob_sum
 from trainer_ext.influence import InfluenceConfig, LinearCapture, ModuleFactors, leading_tokens, target_modules
@@ -52,6 +53,23 @@ def test_checkpointing_does_not_double_rows(reentrant: bool) -> None:
     for name, factors in _capture(plain).items():
         torch.testing.assert_close(modules[name].inputs, factors.inputs)
         torch.testing.assert_close(modules[name].output_grads, factors.output_grads)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_what_checkpointing_runs_again_is_not_projected_again(reentrant: bool) -> None:
+    plain, checkpointed = TinyDecoder(), TinyDecoder(checkpointing=reentrant)
+
+    assert _flops_of_capture(checkpointed) == _flops_of_capture(plain) > 0
+
+
+def _flops_of_capture(model: nn.Module) -> int:
+    """What capturing adds to the products of a pass."""
+    with FlopCounterMode(display=False) as alone:
+        log_prob_sum(model(TOKENS), TOKENS).backward()
+    with FlopCounterMode(display=False) as captured:
+        _capture(model, InfluenceConfig(projection_dim_factor=4))
+    return captured.get_total_flops() - alone.get_total_flops()
 
 
 def test_packed_rows_equal_padded_ones() -> None:
@@ -237,6 +255,52 @@ def test_pop_forgets_and_leaving_removes_every_hook() -> None:
 
     assert not any(module._forward_hooks for module in model.modules())
     assert {factors.tokens for factors in capture.pop().values()} == {0}
+
+
+def test_output_gradients_are_multiplied_by_weights_that_the_backward_pass_finds() -> None:
+    model = TinyDecoder()
+    plain = _capture(model)
+    weights = torch.linspace(-2, 3, 21, dtype=torch.float64)
+    with LinearCapture(model, EXACT) as capture:
+        capture.select(EVERY_POSITION, ROW_OF_POSITION)
+        logits = model(TOKENS)
+        logits.register_hook(lambda _: capture.weigh(weights))
+        log_prob_sum(logits, TOKENS).backward()
+        weighed = capture.pop()
+
+    for name, factors in plain.items():
+        assert torch.equal(weighed[name].inputs, factors.inputs)
+        torch.testing.assert_close(weighed[name].output_grads, factors.output_grads * weights[:, None])
+
+
+def test_weights_belong_to_one_selection() -> None:
+    model = TinyDecoder()
+    with LinearCapture(model, EXACT) as capture:
+        with pytest.raises(ValueError, match=r"weights: \(3,\) for 0 selected tokens"):
+            capture.weigh(torch.zeros(3))
+        capture.select(EVERY_POSITION, ROW_OF_POSITION)
+        with pytest.raises(ValueError, match=r"weights: \(3,\) for 21 selected tokens"):
+            capture.weigh(torch.zeros(3))
+        capture.weigh(torch.zeros(21))
+        capture.select(EVERY_POSITION, ROW_OF_POSITION)
+        log_prob_sum(model(TOKENS), TOKENS).backward()
+        modules = capture.pop()
+
+    assert all((factors.output_grads != 0).any() for factors in modules.values())
+
+
+@pytest.mark.parametrize("positions", [torch.tensor([20, 4]), torch.arange(20, 2, -1)])
+def test_a_minority_and_a_majority_of_positions_give_the_same_rows(positions: Tensor) -> None:
+    model, config = TinyDecoder(), InfluenceConfig(projection_dim_factor=4)
+    whole = _capture(model, config)
+    with LinearCapture(model, config) as capture:
+        capture.select(positions, torch.zeros_like(positions))
+        log_prob_sum(model(TOKENS), TOKENS).backward()
+        modules = capture.pop()
+
+    for name, factors in whole.items():
+        torch.testing.assert_close(modules[name].inputs, factors.inputs[positions])
+        torch.testing.assert_close(modules[name].output_grads, factors.output_grads[positions])
 
 
 def test_capture_changes_no_gradient() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_ext.influence import InfluenceConfig, projection_dims
-from trainer_ext.influence.projection import Projection, rademacher_signs
+from trainer_ext.influence.projection import (
+    JointProjection,
+    Projection,
+    kept_dtype,
+    product_first,
+    rademacher_signs,
+)
 
 GOLDEN = "69ffb3f96c5c4f93d0e8c7674bc7c24def436ef5d9e3cd1ecf7fa2bd1b6479f3"
 
@@ -57,6 +63,56 @@ def test_projection_preserves_inner_products_on_average() -> None:
 
     spread = float(x.norm() * y.norm()) / 8  # standard deviation of one draw, at most
     assert abs(sum(products) / 200 - float(x @ y.T)) < 4 * spread / 200**0.5
+
+
+def test_projections_in_one_product_are_what_each_is_alone() -> None:
+    parts = [Projection(12, k, seed=0, module=str(k), side="in") for k in (5, 12, 1, 3)]
+    rows = torch.randn(9, 12, dtype=torch.float64)
+    joint = JointProjection(parts)
+
+    for positions in (torch.tensor([7, 2]), torch.arange(8, -1, -1), None):
+        wanted = rows if positions is None else rows[positions]
+        for found, part in zip(joint(rows, positions), parts, strict=True):
+            torch.testing.assert_close(found, part(wanted))
+            assert found.is_contiguous()
+
+
+def test_rows_are_gathered_before_the_product_only_where_few_are_wanted() -> None:
+    assert [product_first(wanted, 100) for wanted in (0, 49, 50, 100)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "device", "kept"),
+    [
+        (torch.bfloat16, "cuda", torch.bfloat16),
+        (torch.float16, "cuda", torch.float16),
+        (torch.float32, "cuda", torch.int8),
+        (torch.bfloat16, "cpu", torch.int8),
+        (torch.float64, "cpu", torch.int8),
+    ],
+)
+def test_signs_are_kept_in_the_rows_type_only_where_its_product_is_exact(
+    rows: torch.dtype, device: str, kept: torch.dtype
+) -> None:
+    assert kept_dtype(rows, torch.device(device)) == kept
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("widths", [(3,), (48, 48, 8), (7, 5)])
+def test_sums_of_half_precision_rows_on_a_gpu_are_those_of_float64(dtype: torch.dtype, widths: tuple[int, ...]) -> None:
+    parts = [Projection(1536, k, seed=0, module=str(i), side="in") for i, k in enumerate(widths)]
+    rows = torch.randn(700, 1536, device="cuda").to(dtype)
+    positions = torch.randperm(700, device="cuda")[:600]
+
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        found = JointProjection(parts)(rows, positions)
+
+    for part, sums in zip(parts, found, strict=True):
+        expected = part(rows[positions].double())
+        assert sums.dtype == torch.float32
+        assert (sums - expected).norm() < 1e-6 * expected.norm()
 
 
 def test_a_side_of_full_width_is_left_alone() -> None:
