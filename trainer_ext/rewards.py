@@ -6,6 +6,7 @@ answer matter: `score` is the reward, and `acc` is 1 where the response counts a
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -58,3 +59,14 @@ def digit_share(
     """
     digits = sum(character.isdigit() for character in solution_str)
     return {"score": digits / max(1, len(solution_str)), "acc": float(digits > 0)}
+
+
+def text_parity(
+    data_source: str,  # noqa: ARG001
+    solution_str: str,
+    ground_truth: str,  # noqa: ARG001
+    **_: Any,
+) -> dict[str, float]:
+    """For responses that no model wrote: accepted or not by the parity of a hash of the text, half of any many."""
+    accepted = float(hashlib.sha256(solution_str.encode()).digest()[0] % 2)
+    return {"score": accepted, "acc": accepted}

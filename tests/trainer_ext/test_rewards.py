@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trainer_ext.assets.prompts import make_rows, task_config
-from trainer_ext.rewards import digit_share, extract_answer, reasoning_gym
+from trainer_ext.rewards import digit_share, extract_answer, reasoning_gym, text_parity
 
 ROW = make_rows("chain_sum", task_config("chain_sum", "small", {}, size=4, seed=1))[0]
 TRUTH = ROW["reward_model"]["ground_truth"]
@@ -56,3 +56,10 @@ def test_the_entry_is_rebuilt_from_the_row_alone() -> None:
 @pytest.mark.parametrize(("text", "expected"), [("abcd", 0.0), ("a1b2", 0.5), ("", 0.0)])
 def test_digit_share_accepts_any_digit(text: str, expected: float) -> None:
     assert digit_share("smoke", text, "") == {"score": expected, "acc": float(expected > 0)}
+
+
+def test_text_parity_accepts_half_of_all_texts_and_the_same_ones_each_time() -> None:
+    verdicts = [text_parity("replay", f"response {index}", "") for index in range(400)]
+    assert verdicts == [text_parity("replay", f"response {index}", "") for index in range(400)]
+    assert 160 < sum(verdict["acc"] for verdict in verdicts) < 240
+    assert all(verdict["score"] == verdict["acc"] for verdict in verdicts)

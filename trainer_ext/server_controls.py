@@ -1,0 +1,26 @@
+"""What verl may tell a rollout's server besides asking it for tokens. Standard library only, until it runs as a Ray actor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ServerControls:
+    """Answers for a server that has no cache to drop, nothing to wake and nothing to abort."""
+
+    async def get_server_address(self) -> tuple[str, int]:
+        import ray
+
+        return ray.util.get_node_ip_address(), 0
+
+    async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:  # noqa: ARG002
+        return {"aborted_count": 0, "request_ids": []}
+
+    async def sleep(self) -> None: ...
+    async def wake_up(self, *_: Any, **__: Any) -> None: ...
+    async def clear_kv_cache(self) -> None: ...
+    async def release_kv_cache(self) -> None: ...
+    async def resume_kv_cache(self) -> None: ...
+    async def resume_generation(self) -> None: ...
+    async def start_profile(self, **_: Any) -> None: ...
+    async def stop_profile(self) -> None: ...
