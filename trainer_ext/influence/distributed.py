@@ -14,6 +14,9 @@ another rank; what travels, for a module of D entries over R responses:
 Ranks lead modules in turn, and modules are worked on in waves of one a rank: its leaders factor and solve at the same
 time. All ranks need the same modules in the same order. With `fast`, rows are in units of the largest token of all
 ranks, as they would be on one.
+
+A rank holds the factors of one wave at a time (and the one module that a `FactorStore` brings ahead), the system of the
+module that it leads, and while systems are added up one more.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Self
 
 import torch
@@ -35,7 +38,7 @@ from trainer_ext.influence.layout import Layout, arranged
 from trainer_ext.influence.precision import Precision, resolve, score_dtype, tolerance
 from trainer_ext.influence.ranks import Ranks
 from trainer_ext.influence.response_source import MOST_RESPONSES
-from trainer_ext.influence.scoring import BatchResult, Modules, RouteRecord, score_batch
+from trainer_ext.influence.scoring import BatchResult, Modules, RouteRecord, log_choices, score_batch
 from trainer_ext.influence.shared_contrast import SharedContrast
 from trainer_ext.influence.shared_modules import SharedModule, SharedScorer
 from trainer_ext.influence.solve import Route
@@ -59,14 +62,18 @@ def score_batch_over_ranks(
         responses: of this rank; none is fine, and so is no token.
         config: scope `global`; the same on every rank.
         group: the ranks; None: all processes.
-        device: where to compute; None: where the factors are.
+        device: where to compute, of one kind on all ranks; None: where the factors are. A rank without tokens computes
+            where the others do.
 
     Returns:
-        As `score_batch`; routes, residuals and predictions are the same on every rank.
+        As `score_batch`; routes, residuals and predictions are the same on every rank. What was chosen is logged by the
+        group's first rank.
 
     Raises:
         ValueError: on every rank, whichever of them has bad input: an error of `score_batch`, ranks that differ in
-            modules, config or precision, or a config that needs all rows in one place.
+            modules, config or kind of device, or a config that needs all rows in one place.
+        Exception: what else a rank meets in its own work; a RuntimeError on the others. A rank that has not even the
+            memory for its part of a message raises alone, and the others when the group's timeout has passed.
     """
     ranks = Ranks(group)
     if ranks.size == 1:
@@ -76,7 +83,10 @@ def score_batch_over_ranks(
     with _current(start.device if start is not None else torch.device(device or "cpu")):
         openings = ranks.exchange(start.opening if start is not None else None)
         assert start is not None  # the exchange would have raised
-        return _Batch(ranks, start, [opening for opening in openings if opening is not None], config).score()
+        result = _Batch(ranks, start, [opening for opening in openings if opening is not None], config).score()
+    if ranks.rank == 0:
+        log_choices(result)
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +95,8 @@ class _Opening:
 
     modules: int
     config: InfluenceConfig
-    precision: Precision
+    device: str
+    """cpu or cuda."""
     accepted: Tensor
     """bool [R_k], on the CPU."""
     advantage: Tensor
@@ -122,7 +133,8 @@ class _Start:
         if not len(modules):
             raise ValueError("modules: nothing to score, no module was captured")
         source = iter(modules.items())
-        name, factors = next(source)
+        first = [next(source)]
+        name, factors = first[0]
         try:
             require_known_responses(factors, responses)
         except ValueError as error:
@@ -133,12 +145,18 @@ class _Start:
         opening = _Opening(
             len(modules),
             config,
-            resolve(config.precision, place),
+            place.type,
             responses.accepted.cpu(),
             responses.advantage.double().cpu(),
             factors.tokens,
         )
-        return cls(chain([(name, factors)], source), factors.response, place, opening)
+        return cls(_followed(first, source), factors.response, place, opening)
+
+
+def _followed(first: list[Item], source: Iterator[Item]) -> Iterator[Item]:
+    """The first item and the rest, none of which is kept here."""
+    yield first.pop()
+    yield from source
 
 
 def _require_global(config: InfluenceConfig) -> None:
@@ -170,15 +188,21 @@ def _require_alike(openings: Sequence[_Opening]) -> None:
             values = (getattr(first.config, option.name), getattr(other.config, option.name))
             if values[0] != values[1]:
                 raise ValueError(f"{option.name}: {values[0]!r} on rank 0, {values[1]!r} on rank {rank}")
-        if other.precision != first.precision:
-            raise ValueError(
-                f"precision: auto is {first.precision} on the device of rank 0 and {other.precision} on that of rank "
-                f"{rank}; set it to one of them"
-            )
         if other.modules != first.modules:
             raise ValueError(
                 f"modules: {first.modules} on rank 0, {other.modules} on rank {rank}; all ranks need the same ones"
             )
+
+
+def _agreed_device(own: torch.device, openings: Sequence[_Opening]) -> torch.device:
+    """This rank's device, of the kind on which the ranks with tokens compute."""
+    kinds = {opening.device: rank for rank, opening in reversed(list(enumerate(openings))) if opening.tokens}
+    if len(kinds) > 1:
+        places = " and ".join(f"{kind} on rank {rank}" for kind, rank in sorted(kinds.items(), key=lambda kv: kv[1]))
+        raise ValueError(f"device: {places}; all ranks score on one kind")
+    if own.type in kinds or not kinds:
+        return own
+    return torch.device("cuda", torch.cuda.current_device()) if "cuda" in kinds else torch.device(*kinds)
 
 
 Head = tuple[str, int, int]
@@ -200,14 +224,15 @@ class _Batch:
     def __init__(self, ranks: Ranks, start: _Start, openings: Sequence[_Opening], config: InfluenceConfig) -> None:
         _require_alike(openings)
         self._ranks, self._start, self._config = ranks, start, config
-        self._device, self._precision = start.device, start.opening.precision
+        self._device = _agreed_device(start.device, openings)
+        self._precision: Precision = resolve(config.precision, self._device)
         self._most_tokens = max(opening.tokens for opening in openings)
         contrast = SharedContrast.of(
             [opening.accepted for opening in openings],
             [opening.advantage for opening in openings],
             ranks.rank,
             config,
-            start.device,
+            self._device,
         )
         self._contrast = contrast if self._most_tokens else None
         self._timer = PhaseTimer.on(self._device)
@@ -215,14 +240,10 @@ class _Batch:
         self._dims: dict[str, tuple[int, int]] = {}
 
     def score(self) -> BatchResult:
-        response = self._start.response
-        layout, scorer = None, None
-        if self._contrast is not None:
-            layout = _own_layout(response, self._contrast, self._device)
-            scorer = SharedScorer(self._ranks, self._contrast, layout, self._config, self._precision, self._timer)
-        total = torch.zeros(len(response), dtype=torch.float64, device=self._device)
+        scorer = self._ranks.attempt(None, "", self._scorer)
+        total = torch.zeros(len(self._start.response), dtype=torch.float64, device=self._device)
         for _ in range(0, self._start.opening.modules, self._ranks.size):
-            wave = self._next_wave()
+            wave = self._next_wave()  # raises where the scorer could not be made
             if scorer is not None:
                 for scores in scorer.scored(wave):
                     with self._timer.phase("score_aggregation"):
@@ -230,8 +251,9 @@ class _Batch:
             for module in wave:
                 module.release()
             self._done += wave
+        self._ranks.agree()
         return BatchResult(
-            scores=self._in_order(total, layout),
+            scores=self._in_order(total, scorer.layout if scorer else None),
             routes={module.name: module.route if scorer else "none" for module in self._done},
             residuals={module.name: module.residual for module in self._done},
             dims=self._dims,
@@ -241,6 +263,13 @@ class _Batch:
             ),
             choices=[record for module in self._done for record in _records(module)],
         )
+
+    def _scorer(self) -> SharedScorer | None:
+        """None without a contrast or a token on any rank."""
+        if self._contrast is None:
+            return None
+        layout = _own_layout(self._start.response, self._contrast, self._device)
+        return SharedScorer(self._ranks, self._contrast, layout, self._config, self._precision, self._timer)
 
     def _next_wave(self) -> list[SharedModule]:
         """The next modules, one a rank to lead, once all ranks have them.

@@ -1,8 +1,8 @@
 """The ranks of a process group as one: the few exchanges that scoring needs, and errors that reach all ranks.
 
 A rank that alone raises an error leaves the others in their next collective until a timeout. Here local work that may
-fail is an `attempt`, which keeps the error. The ranks go on through the same collectives, to which the failed one
-contributes something of the right shape, until they `agree`: then all of them raise.
+fail, be it for want of memory, is an `attempt`, which keeps the error until the ranks `agree`: then all of them raise.
+Where a collective lies between the two, the failed rank contributes something of the right shape.
 
 Tensors travel by the backend of their own device; by the CPU's where there is none, or where it is gloo, which knows
 only some collectives on a GPU.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 class Ranks:
     """Members of a process group; every method but `attempt` is a collective, to be called by all of them in order.
+
+    What `agree` raises is the end of the call that it belongs to; after it the ranks are ready for another one.
 
     Args:
         group: None: all processes.
@@ -78,6 +80,12 @@ class Ranks:
             raise own
         rank, (is_value, message) = next((rank, what) for rank, what in enumerate(told) if what is not None)
         raise (ValueError if is_value else RuntimeError)(f"rank {rank}: {message}")
+
+    def each(self, about: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What local work returns, once it has succeeded on all ranks; raises as `agree` does."""
+        done = self.attempt(None, about, work, *args, **kwargs)
+        self.agree()
+        return cast(T, done)
 
     def exchange(self, value: T) -> list[T]:
         """A small object of every rank, by rank, once they agree; raises as `agree` does."""
@@ -176,7 +184,8 @@ class RowsOfAllRanks(TokenRows):
         return cls(*parts, ranks=ranks, leader=leader, first=first)
 
     def apply(self, directions: Tensor, damping: Tensor, without: Tensor | None = None) -> Tensor:
-        """W H [n, D], on the leader; an attempt of any rank that failed makes it NaN."""
+        """W H [n, D], on the leader; an attempt of any rank that failed makes it NaN, W then as well."""
+        directions = directions.contiguous()  # before the others wait for it
         self.ranks.numbers([len(directions), without is not None], self.leader)
         return self._summed(directions, without) + damping * directions
 
@@ -199,7 +208,7 @@ class RowsOfAllRanks(TokenRows):
         if without is not None:
             without = self.ranks.broadcast(without, self.leader) - self.first
         own = self.ranks.attempt(None, "", self._own, directions, without)
-        return self.ranks.sum_at(torch.full_like(directions, torch.nan) if own is None else own, self.leader)
+        return self.ranks.sum_at(directions.fill_(torch.nan) if own is None else own, self.leader)
 
     def _own(self, directions: Tensor, without: Tensor | None) -> Tensor | None:
         return super().apply(directions, directions.new_zeros(()), without)

@@ -145,7 +145,7 @@ def score_batch(
     name, factors = next(source)
     batch = _Batch(name, factors, responses, config, device)
     result = batch.score(chain([(name, factors)], source))
-    _log_choices(result)
+    log_choices(result)
     return result
 
 
@@ -236,7 +236,7 @@ def _records(module: Module) -> list[RouteRecord]:
     return [RouteRecord(module.name, module.route, predicted, spent)]
 
 
-def _log_choices(result: BatchResult) -> None:
+def log_choices(result: BatchResult) -> None:
     """One line for each route and size of module."""
     rows: dict[tuple[str, int], list[RouteRecord]] = {}
     for record in result.choices:

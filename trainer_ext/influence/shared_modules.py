@@ -1,6 +1,7 @@
 """A wave of modules whose tokens are spread over ranks, from factors to the scores of this rank's tokens.
 
-Every rank walks through the same steps in the same order, and only a module's leader holds its system:
+Every rank walks through the same steps in the same order, and only a module's leader holds its system. What may fail is
+done before the others are asked for anything that depends on it (`ranks.py`):
 
     units       one power of two a module for all ranks (`staging.py`)
     sums        response gradients, the trace of H, and what the leader needs to form H; added up over ranks
@@ -119,7 +120,7 @@ class SharedScorer:
         precision: Precision,
         timer: PhaseTimer,
     ) -> None:
-        self._ranks, self._contrast, self._layout = ranks, contrast, layout
+        self._ranks, self._contrast, self.layout = ranks, contrast, layout
         self._config, self._precision, self._timer = config, precision, timer
         self._tolerance = tolerance(config, precision)
         self._direction_rows = direction_rows(layout.groups)
@@ -132,23 +133,25 @@ class SharedScorer:
     def scored(self, wave: Sequence[SharedModule]) -> Iterator[Tensor]:
         """Scores of this rank's rows, float64 [T'], module by module.
 
+        What fails in the last step raises when the ranks next agree.
+
         Raises:
-            ValueError: of a module on any rank, on all of them.
+            Exception: of a module on any rank, on all of them (`Ranks.agree`).
         """
         self._share_units(wave)
         for module in wave:
             self._sum_up(module)
-        self._ranks.agree()
         if self._config.hessian_mode == "inverse":
             self._solve(wave)
         for module in wave:
-            yield self._score(module)
+            nothing = torch.zeros(self.layout.rows, dtype=torch.float64, device=self.layout.device)
+            yield self._ranks.attempt(nothing, module.name, self._score, module)
 
     def workspace(self, module: SharedModule, sides: tuple[int, int]) -> int:
         """Most bytes held at once for a module beyond its wave's factors, counted from shapes."""
-        arithmetic: Precision = self._precision if self._pooled or self._layout.device.type == "cpu" else "fp64"
+        arithmetic: Precision = self._precision if self._pooled or self.layout.device.type == "cpu" else "fp64"
         if module.solver is None:
-            own = workspace_bytes(sides, self._layout, (), self._config, arithmetic)
+            own = workspace_bytes(sides, self.layout, (), self._config, arithmetic)
         else:
             own = workspace_bytes(sides, self._whole, (module.solver,), self._config, arithmetic)
         most, ranks = max(self._contrast.counts), self._ranks.size
@@ -161,16 +164,16 @@ class SharedScorer:
     @property
     def _pooled(self) -> bool:
         """Whether the direct route runs on the tensor cores."""
-        return self._precision == "fast" and self._layout.device.type == "cuda"
+        return self._precision == "fast" and self.layout.device.type == "cuda"
 
     # units
 
     def _share_units(self, wave: Sequence[SharedModule]) -> None:
         """Agree on each module's unit: the largest of those that ranks with a gradient would take."""
-        units = torch.zeros(len(wave), dtype=torch.float64, device=self._layout.device)
+        units = torch.zeros(len(wave), dtype=torch.float64, device=self.layout.device)
         if self._precision != "fp64":  # which has none
             with self._timer.phase("grad_staging"):
-                for number, module in enumerate(wave if self._layout.rows else ()):
+                for number, module in enumerate(wave if self.layout.rows else ()):
                     units[number] = self._ranks.attempt(units[number], module.name, self._own_unit, module)
                 units = self._ranks.maximum(units)
         for module, unit in zip(wave, torch.where(units > 0, units, 1.0), strict=True):
@@ -183,7 +186,7 @@ class SharedScorer:
 
     def _staged_alone(self, module: SharedModule) -> Staged:
         assert module.factors is not None
-        return staged(module.factors, self._layout, self._config, self._precision)
+        return staged(module.factors, self.layout, self._config, self._precision)
 
     def _staged(self, module: SharedModule) -> Staged:
         """This rank's rows in the unit of all ranks."""
@@ -197,26 +200,23 @@ class SharedScorer:
 
     def _sum_up(self, module: SharedModule) -> None:
         """Add up over ranks what the direction and the system of a module are made of."""
-        dim, device = module.sides[0] * module.sides[1], self._layout.device
         with self._timer.phase("grad_staging"):
-            rows = self._ranks.attempt(None, module.name, self._staged, module)
-            own = torch.zeros(len(self._layout.spans), dim, dtype=torch.float64, device=device)
-            if rows is not None and self._layout.rows:
-                own = self._ranks.attempt(own, module.name, response_gradients, rows.rows, self._layout)
+            rows, gradients = self._ranks.each(module.name, self._gradients, module)
         with self._timer.phase("hessian_solve") as span:
             if self._config.hessian_mode == "inverse" and self._config.hessian_source == "response":
-                gathered = self._ranks.gather_rows(own, self._contrast.counts, module.leader)
+                gathered = self._ranks.gather_rows(gradients, self._contrast.counts, module.leader)
                 module.system = None if gathered is None else _System(gathered)
             else:
-                self._sum_tokens(module, rows, own)
+                self._sum_tokens(module, rows.rows, gradients)
         module.spans.append((span, 1.0))
 
-    def _sum_tokens(self, module: SharedModule, rows: Staged | None, gradients: Tensor) -> None:
-        dim = gradients.shape[1]
-        inverse = module.solver is not None
-        norms = gradients.new_zeros(0)
-        if inverse and rows is not None:
-            norms = self._ranks.attempt(norms, module.name, rows.rows.square_norms)
+    def _gradients(self, module: SharedModule) -> tuple[Staged, Tensor]:
+        rows = self._staged(module)
+        return rows, response_gradients(rows.rows, self.layout)
+
+    def _sum_tokens(self, module: SharedModule, rows: TokenRows, gradients: Tensor) -> None:
+        dim, inverse = gradients.shape[1], module.solver is not None
+        norms = rows.square_norms() if inverse else gradients.new_zeros(0)
         message = torch.cat([self._contrast.sums(gradients).flatten(), norms.sum()[None]])
         told = self._ranks.all_gather(message)
         own = self._contrast.directions(gradients, told[:, : 2 * dim].unflatten(1, (2, dim)))
@@ -229,29 +229,21 @@ class SharedScorer:
         target: Tensor | None = own
         if self._contrast.excludes:
             target = self._ranks.gather_rows(own, self._contrast.counts, module.leader)
-        sums = self._empty_sums(module)
-        if rows is not None:
-            self._ranks.attempt(None, module.name, self._fill, sums, module.solver, rows, norms)
+        sums = self._ranks.each(module.name, self._own_sums, module, rows, norms)
         summed = tuple(self._ranks.sum_at(part, module.leader) for part in sums)
         if self._leads(module) and target is not None:
             module.system = _System(target, summed)
 
-    def _empty_sums(self, module: SharedModule) -> tuple[Tensor, ...]:
-        device = self._layout.device
+    def _own_sums(self, module: SharedModule, rows: TokenRows, norms: Tensor) -> tuple[Tensor, ...]:
+        """This rank's part of the leader's `_System.sums`."""
         if module.solver == "pcg":
-            return tuple(torch.zeros(k, k, dtype=torch.float64, device=device) for k in module.sides)
-        dtype = torch.float32 if self._pooled else torch.float64
-        return (torch.zeros(*map(padded_pairs, module.sides), dtype=dtype, device=device),)
-
-    def _fill(self, sums: Sequence[Tensor], solver: Route | None, rows: Staged, norms: Tensor) -> None:
-        """This rank's part of the sums."""
-        if solver == "pcg":
-            for total, part in zip(sums, rows.rows.kronecker(), strict=True):
-                total.copy_(part)
-        elif self._pooled:
-            gram_into(sums[0], rows.rows.large, rows.rows.small, rows.rows.exponent, norms)
-        else:
-            gram_into(sums[0], *rows.rows.factors(), None)
+            return rows.kronecker()
+        pairs = [padded_pairs(side) for side in module.sides]
+        if self._pooled:
+            total = torch.empty(*pairs, dtype=torch.float32, device=self.layout.device)
+            return (gram_into(total, rows.large, rows.small, rows.exponent, norms),)
+        total = torch.empty(*pairs, dtype=torch.float64, device=self.layout.device)
+        return (gram_into(total, *rows.factors(), None),)
 
     # solutions
 
@@ -263,7 +255,7 @@ class SharedScorer:
                 if self._leads(module):
                     self._ranks.attempt(None, module.name, self._begin if by_token else self._solve_alone, module)
             for module in wave if by_token else ():
-                self._judge(module)
+                self._judge(module)  # where a leader has failed, the first of them raises
             self._ranks.agree()
             self._share_residuals(wave)
             for module in wave:
@@ -309,8 +301,7 @@ class SharedScorer:
 
     def _judge(self, module: SharedModule) -> None:
         """Hold the leader's answer against all ranks' rows, and refine it where it falls short."""
-        own = self._ranks.attempt(None, module.name, self._staged, module)
-        rows = own.rows if own is not None else _no_rows(module.sides, self._layout.device)
+        rows = self._ranks.each(module.name, self._staged, module).rows
         shared = RowsOfAllRanks.of(rows, self._ranks, module.leader, self._contrast.own.start)
         if not self._leads(module):
             shared.serve()
@@ -336,13 +327,13 @@ class SharedScorer:
 
     def _share_residuals(self, wave: Sequence[SharedModule]) -> None:
         mine = [module.residual for module in wave if self._leads(module)]
-        own = torch.tensor(mine or [0.0], dtype=torch.float64, device=self._layout.device)
+        own = torch.tensor(mine or [0.0], dtype=torch.float64, device=self.layout.device)
         told = self._ranks.all_gather(own)[:, 0].tolist()
         for module in wave:
             module.residual = told[module.leader]
 
     def _hand_out(self, module: SharedModule) -> None:
-        like = torch.empty(1, module.sides[0] * module.sides[1], dtype=torch.float64, device=self._layout.device)
+        like = torch.empty(1, module.sides[0] * module.sides[1], dtype=torch.float64, device=self.layout.device)
         if self._contrast.excludes:
             counts = self._contrast.counts
             module.directions = self._ranks.scatter_rows(module.solution, counts, like, module.leader)
@@ -356,10 +347,10 @@ class SharedScorer:
     def _score(self, module: SharedModule) -> Tensor:
         assert module.directions is not None
         with self._timer.phase("token_scoring"):
-            if not self._layout.rows:
-                return torch.zeros(0, dtype=torch.float64, device=self._layout.device)
+            if not self.layout.rows:
+                return torch.zeros(0, dtype=torch.float64, device=self.layout.device)
             rows = self._staged(module)
-            scores = token_scores(rows.rows, self._layout, module.directions, self._direction_rows)
+            scores = token_scores(rows.rows, self.layout, module.directions, self._direction_rows)
             return scores * rows.unit.square() if module.solver is None else scores
 
     def _leads(self, module: SharedModule) -> bool:
