@@ -15,9 +15,10 @@ POP_ROWS: Names = ("timing_s/influence_pop_rows",)
 HESSIAN_SOLVE: Names = ("timing_s/influence_hessian_solve",)
 STEP: Names = ("timing_s/step",)
 UPDATE_ACTOR: Names = ("timing_s/update_actor",)
-# verl 0.9 puts the worker's own figures below `actor/`
-TORCH_PEAK_GIB: Names = ("actor/perf/max_memory_allocated_gb", "perf/max_memory_allocated_gb")
+# the first is of all ranks, by our trainer (or by older verl); verl 0.9 puts one worker's own below `actor/`
+TORCH_PEAK_GIB: Names = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb")
 PHYSICAL_PEAK_GIB: Names = ("perf/physical_memory_peak_gb",)
+HOST_PEAK_GIB: Names = ("perf/host_memory_peak_gb",)
 
 PHASES: tuple[tuple[str, Names], ...] = (
     ("gen", ("timing_s/gen",)),

@@ -22,16 +22,17 @@ from orchestrator.triage.completion import (
 )
 from orchestrator.triage.evidence import GIB, Evidence
 
-NVML_MARGIN = 1.05
-"""NVML is asked once a second and may miss a short peak: torch's figure must exceed it by more than this to be doubted."""
+SAMPLING_MARGIN = 1.05
+"""A card is sampled, and a short peak may be missed: torch's figure must exceed the samples by more than this to be doubted."""
 RESIDUAL_LIMIT = 1e-3
 """Relative residual above which scores are not to be trusted to three digits."""
 OUTLIER_RATIO = 1.5
 OUTLIER_MADS = 5.0
 OUTLIER_PEERS = 4
 
-# older verl calls them perf/..., newer actor/perf/...; both are GiB (bytes / 1024^3) whatever their name says
+# verl 0.9 calls them actor/perf/..., older verl and our trainer perf/...; all are GiB (bytes / 1024^3) whatever their name says
 _TORCH_PEAK = re.compile(r"(?:^|/)perf/max_memory_(?:allocated|reserved)_gb$")
+_DEVICE_PEAK = re.compile(r"(?:^|/)perf/physical_memory_peak_gb$")
 _ROWS = re.compile(r"(?:^|/)influence_trace/rows_emitted$")
 _INFLUENCE_TIME = re.compile(r"(?:^|/)timing_s/influence_")
 _GRAD_NORM = re.compile(r"(?:^|/)grad_norm$")
@@ -78,12 +79,16 @@ def memory_metric_unreliable(evidence: Evidence) -> Anomaly | None:
         return None
     gib, name, step = max(peaks)
     card, nvml = evidence.card_bytes, evidence.gpu_peak_bytes
+    seen = {"NVML saw": nvml} if nvml is not None else {}
+    if card is not None or nvml is not None:  # a job without a GPU reports the host's memory under this name
+        own = [value for _, _, value in _values(evidence, _DEVICE_PEAK) if math.isfinite(value) and value > 0]
+        seen |= {"the job itself saw": int(max(own) * GIB)} if own else {}
     above_card = card is not None and gib * GIB > card
-    above_nvml = nvml is not None and gib * GIB > nvml * NVML_MARGIN
-    if not (above_card or above_nvml):
+    above_seen = bool(seen) and gib * GIB > max(seen.values()) * SAMPLING_MARGIN
+    if not (above_card or above_seen):
         return None
     known = [f"the card has {card / GIB:.1f} GiB"] if card is not None else []
-    known += [f"NVML saw {nvml / GIB:.1f} GiB at most"] if nvml is not None else []
+    known += [f"{who} {used / GIB:.1f} GiB at most" for who, used in seen.items()]
     return Anomaly(
         "memory_metric_unreliable",
         f"torch reports a peak of {gib:.1f} GiB ({name}, step {step}), but {' and '.join(known)}: torch also counts memory "

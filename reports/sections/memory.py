@@ -1,8 +1,8 @@
 """Memory of the results table: the device's own figure, never one that triage calls unreliable.
 
 torch's counters can exceed the card: they go on counting an engine's memory pool whose pages were unmapped behind
-torch's back. Where a run is flagged for that, the cell shows what NVML saw, and a footnote says what torch had claimed.
-Where NVML saw nothing, torch's figure is all there is: it stays in the cell, marked.
+torch's back. Where a run is flagged for that, the cell shows what was sampled on the device, and a footnote says what
+torch had claimed. Where nothing was sampled, torch's figure is all there is: it stays in the cell, marked.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _MARK = r"\*"
 def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
     return [
         Column("GPU memory (GiB)", [_gpu_cell(point) for point in points], numeric=True),
-        Column(
-            "Host memory (GiB)", [gib(p.host_peak_bytes) if p.host_peak_bytes else "" for p in points], numeric=True
-        ),
+        Column("Host memory (GiB)", [gib(host) if (host := _host(point)) else "" for point in points], numeric=True),
     ]
 
 
@@ -40,7 +38,7 @@ def footnote(points: Sequence[PointSnapshot]) -> str:
 
 
 def _gpu_cell(point: PointSnapshot) -> str:
-    """NVML's peak, else the job's own device-wide peak, else torch's; marked where torch's is flagged.
+    """The device's peak, else torch's; marked where torch's is flagged.
 
     On a machine without GPUs the job reports its own memory under the same names: that is no GPU's.
     """
@@ -71,7 +69,15 @@ def _claim(point: PointSnapshot) -> str:
 
 def _physical(point: PointSnapshot) -> float | None:
     """Bytes the device was seen to hold at most."""
-    if point.gpu_peak_bytes is not None:
-        return point.gpu_peak_bytes
-    own = metrics.peak(point, metrics.PHYSICAL_PEAK_GIB)
-    return own * GIB if own else None
+    return _largest(point.gpu_peak_bytes, metrics.peak(point, metrics.PHYSICAL_PEAK_GIB))
+
+
+def _host(point: PointSnapshot) -> float | None:
+    """Bytes a node was seen to hold at most; the wrapper sees its own node alone."""
+    return _largest(point.host_peak_bytes, metrics.peak(point, metrics.HOST_PEAK_GIB))
+
+
+def _largest(beside: float | None, inside_gib: float | None) -> float | None:
+    """Of what was sampled beside the job, in bytes, and inside it, in GiB: both may miss a peak, neither invents one."""
+    inside = inside_gib * GIB if inside_gib else None
+    return max((value for value in (beside, inside) if value is not None), default=None)

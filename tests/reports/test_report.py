@@ -77,6 +77,19 @@ def test_a_sampled_peak_stands_in_the_cell_and_torchs_figure_in_the_footnote(fac
     assert "`infl-excl-perprompt` 141.1 GiB (the device saw 118.0, the card has 140.4)" in report
 
 
+def test_of_samples_beside_the_job_and_inside_it_the_larger_is_shown(factor_sweep: SweepSnapshot) -> None:
+    metrics = {1: {"perf/physical_memory_peak_gb": 119.0, "perf/host_memory_peak_gb": 436.0}}
+    shown = []
+    for gpu, host in ((118, 440), (120, None)):
+        beside = {"gpu_peak_bytes": gpu * 1024**3, "host_peak_bytes": host and host * 1024**3}
+        report = render(with_points(factor_sweep, metrics=metrics, **beside))
+        shown.append(rows_of(report, "Experiment Results")["infl-excl-perprompt"])
+    assert "119.0" in shown[0]
+    assert "440.0" in shown[0]
+    assert "120.0" in shown[1]
+    assert "436.0" in shown[1]
+
+
 def test_torchs_figure_carries_no_mark_where_nothing_speaks_against_it(factor_sweep: SweepSnapshot) -> None:
     points = tuple(dataclasses.replace(point, anomalies=()) for point in factor_sweep.points)
     report = render(dataclasses.replace(factor_sweep, points=points))

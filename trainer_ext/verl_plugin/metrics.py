@@ -1,23 +1,18 @@
-"""Metrics of the influence trace: their names, how ranks combine, and peaks of physical memory.
+"""Metrics of the influence trace: their names, how ranks combine, and the line that says what runs.
 
 verl reduces metrics by substrings of their names (max, min, sum, total, lr); names here avoid those, and the driver sets them
-without a prefix, because what a worker returns from an update gains `actor/`.
+without a prefix, because what a worker returns from an update gains `actor/`. The figures of memory are set once a step, after
+that reduction.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import psutil
-import torch
-
 from trainer_ext.influence import InfluenceConfig
-
-GIB = 1024**3
+from trainer_ext.memory import GIB, MemoryPeaks
 
 ROWS = "influence_trace/rows_emitted"
 """Responses in this step's file, with and without a contrast."""
@@ -26,22 +21,46 @@ TOKENS = "influence_trace/debug_capture_selected_tokens"
 SCORED_TOKENS = "influence_trace/scored_tokens"
 """Captured tokens whose group had a contrast."""
 RESIDUAL = "influence_trace/solver_residual"
-MEMORY = "perf/physical_memory_peak_gb"
 
-SAMPLE_INTERVAL_S = 1.0
+# Peaks since the step before, the largest of all ranks, in GiB (1024^3): `gb` is what everybody calls it.
+PHYSICAL = "perf/physical_memory_peak_gb"
+"""In use on a GPU, by all processes; on a CPU, by the job's processes."""
+ALLOCATED = "perf/max_memory_allocated_gb"
+"""torch's own count in one process; can exceed the card."""
+HOST = "perf/host_memory_peak_gb"
+"""Of a node's host memory, by the job's processes on it together, pinned memory included."""
+RANK_HOST = "perf/rank_host_memory_peak_gb"
+"""Of host memory, by the process of one rank, pinned memory included."""
 
 
 def setup_line(config: InfluenceConfig, settings: Mapping[str, Any]) -> str:
-    """One console line with every setting, so that a log says by itself what ran."""
+    """One console line with every setting, a word each, so that a log says by itself what ran."""
     values = {**settings, **dataclasses.asdict(config)}
-    return "[influence_trace] setup " + " ".join(f"{name}={value}" for name, value in values.items())
+    return "[influence_trace] setup " + " ".join(f"{name}={_word(value)}" for name, value in values.items())
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def memory_metrics(ranks: Sequence[MemoryPeaks]) -> dict[str, float]:
+    """The memory of a step by metric name; what was measured on no rank is left out."""
+    node = [peaks.node for peaks in ranks]
+    devices = [peaks.device for peaks in ranks]
+    bytes_by_name = {
+        PHYSICAL: devices if any(used is not None for used in devices) else node,
+        ALLOCATED: [peaks.allocated for peaks in ranks],
+        HOST: node,
+        RANK_HOST: [peaks.process for peaks in ranks],
+    }
+    known = {name: [value for value in values if value is not None] for name, values in bytes_by_name.items()}
+    return {name: max(values) / GIB for name, values in known.items() if values}
 
 
 def combine_ranks(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One report of a step out of the ranks': counts add up, times and peaks are the slowest's and largest's.
+    """One report of a step out of the ranks': counts add up, times are the slowest's.
 
-    A report holds `tokens`, `scored_tokens`, `timing` (seconds by phase), `memory_peak_bytes` and `modules`
-    (name -> k_in, k_out, route, residual).
+    A report holds `tokens`, `scored_tokens`, `timing` (seconds by phase) and `modules` (name -> k_in, k_out, route, residual).
     """
     modules: dict[str, dict[str, Any]] = {}
     for report in reports:
@@ -52,82 +71,5 @@ def combine_ranks(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tokens": sum(report["tokens"] for report in reports),
         "scored_tokens": sum(report["scored_tokens"] for report in reports),
         "timing": {phase: max(report["timing"][phase] for report in reports) for phase in reports[0]["timing"]},
-        "memory_peak_bytes": max(report["memory_peak_bytes"] for report in reports),
         "modules": modules,
     }
-
-
-def job_root(process: psutil.Process) -> psutil.Process:
-    """The process that started Ray, seen from one of Ray's workers: the parent of the raylet above it."""
-    for ancestor in process.parents():
-        if ancestor.name() == "raylet":
-            return ancestor.parent() or ancestor
-    return process
-
-
-def device_used_bytes() -> int:
-    """Used memory of this rank's GPU as the driver sees it: all processes, and physical pages only.
-
-    torch's own counters are not that. Where an engine unmaps its pages while asleep, they go on counting them.
-    """
-    free, total = torch.cuda.mem_get_info()
-    return total - free
-
-
-class ProcessTree:
-    """Memory of a process and all below it, as proportional set size: pages that several of them share count once.
-
-    Reading that figure walks every page table and takes a tenth of a second for a job. So it is read only when the resident
-    sizes, which cost nothing to read and are never smaller, add up to more than they did at any reading before.
-    """
-
-    def __init__(self, root: psutil.Process, proc: Path = Path("/proc")) -> None:
-        self._root, self._proc = root, proc
-        self._most_resident = self._peak = 0
-
-    def peak_bytes(self) -> int:
-        """The largest figure so far, this moment included."""
-        pids = [self._root.pid, *(child.pid for child in self._root.children(recursive=True))]
-        resident = sum(self._kib(pid, "status", "VmRSS:") for pid in pids)
-        if resident > self._most_resident:
-            self._most_resident = resident
-            self._peak = max(self._peak, 1024 * sum(self._kib(pid, "smaps_rollup", "Pss:") for pid in pids))
-        return self._peak
-
-    def _kib(self, pid: int, file: str, field: str) -> int:
-        try:
-            lines = (self._proc / str(pid) / file).read_text().splitlines()
-        except OSError:  # it ended meanwhile, or belongs to someone else
-            return 0
-        return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
-
-
-class PeakSampler:
-    """Keeps the largest reading of a background thread.
-
-    Args:
-        measure: returns bytes; called about once every `interval_s` seconds, and at `peak`.
-    """
-
-    def __init__(self, measure: Callable[[], int], interval_s: float = SAMPLE_INTERVAL_S) -> None:
-        self._measure, self._interval_s = measure, interval_s
-        self._peak = 0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._sample, name="memory-peak", daemon=True)
-
-    def start(self) -> PeakSampler:
-        self._thread.start()
-        return self
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def peak(self) -> int:
-        """The largest reading since `start`, this moment included."""
-        self._peak = max(self._peak, self._measure())
-        return self._peak
-
-    def _sample(self) -> None:
-        while not self._stopped.wait(self._interval_s):
-            self.peak()

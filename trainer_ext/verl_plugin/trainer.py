@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 import torch
 import transfer_queue as tq
@@ -19,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
@@ -28,6 +26,7 @@ from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.refills import capped
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
+from trainer_ext.verl_plugin.resumable import ResumableTrainer
 from trainer_ext.verl_plugin.rollout import ROLLOUT, launch_server
 from trainer_ext.verl_plugin.startup import InlineRewards
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
@@ -68,12 +67,11 @@ def prompts_per_rank(uids: list[str], lengths: list[int], ranks: int) -> list[in
     return [row for share in shares for group in share for row in members[group]]
 
 
-class InfluenceTrainer(PPOTrainerSync):
-    """PPOTrainerSync, and the trace."""
+class InfluenceTrainer(ResumableTrainer):
+    """verl's synchronous trainer, and the trace."""
 
     def __init__(self, config: DictConfig) -> None:
         self._influence, self._settings = split_settings(dict(OmegaConf.to_object(config.influence)))
-        self._memory: names.PeakSampler | None = None
         if not config.actor_rollout_ref.rollout.router_config_path and config.trainer.device == "cpu":
             config.actor_rollout_ref.rollout.router_config_path = str(ROUTER)
         super().__init__(config)
@@ -110,8 +108,6 @@ class InfluenceTrainer(PPOTrainerSync):
     def on_train_begin(self) -> None:
         super().on_train_begin()
         print(names.setup_line(self._influence, self._settings), flush=True)
-        if self.config.trainer.device == "cpu":
-            self._memory = names.PeakSampler(names.ProcessTree(names.job_root(psutil.Process())).peak_bytes).start()
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
@@ -147,14 +143,12 @@ class InfluenceTrainer(PPOTrainerSync):
             write_step(output_dir(), self.global_steps, rows, self._meta(report))
         for phase, seconds in report["timing"].items():
             self.timing_raw[f"influence_{phase}"] = seconds
-        peak = self._memory.peak() if self._memory else report["memory_peak_bytes"]
         residuals = [m["residual"] for m in report["modules"].values() if m["residual"] is not None]
         metrics.update(
             {
                 names.ROWS: len(rows),
                 names.TOKENS: report["tokens"],
                 names.SCORED_TOKENS: report["scored_tokens"],
-                names.MEMORY: peak / names.GIB,
                 **({names.RESIDUAL: max(residuals)} if residuals else {}),
             }
         )
@@ -189,6 +183,7 @@ class InfluenceTrainer(PPOTrainerSync):
     ) -> None:
         # verl times the update around our hook: give back what the trace took of it
         timing_raw["update_actor"] = timing_raw.get("update_actor", 0.0) - timing_raw.get("influence", 0.0)
+        metrics.update(names.memory_metrics(self.actor_rollout_wg.take_memory_peaks()))
         super()._compute_metrics(batch, metrics, timing_raw, *args, **kwargs)
 
 

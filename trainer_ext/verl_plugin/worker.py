@@ -7,6 +7,7 @@ own runs before the update. Scores go back through TransferQueue, as verl's own 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
-from verl.single_controller.base.decorator import make_nd_compute_dataproto_dispatch_fn, register
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from trainer_ext.influence import InfluenceConfig, Responses, score_batch
-from trainer_ext.verl_plugin.metrics import PeakSampler, device_used_bytes
+from trainer_ext.memory import MemoryPeaks, RankMemory
 from trainer_ext.verl_plugin.responses import (
     acceptance,
     contrasted,
@@ -101,7 +103,14 @@ class InfluenceWorker(ActorRolloutRefWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._memory = PeakSampler(device_used_bytes).start() if torch.cuda.is_available() else None
+        device = torch.cuda.current_device() if get_device_name() == "cuda" else None
+        first_on_node = self.rank % int(os.environ.get("RAY_LOCAL_WORLD_SIZE", "1")) == 0
+        self._memory = RankMemory(device, watches_node=first_on_node)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_memory_peaks(self) -> MemoryPeaks:
+        """This rank's memory since the last call."""
+        return self._memory.take()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def compute_influence(self, data: TensorDict) -> TensorDict:
@@ -109,6 +118,7 @@ class InfluenceWorker(ActorRolloutRefWorker):
 
         With `training_loss` the tapped update of the same batch must have run; otherwise the capture pass runs here.
         """
+        self._memory.sample()  # a phase has ended, and torch still has all that it took
         request = tu.pop(data, REQUEST)
         config = InfluenceConfig.from_mapping(request["config"])
         timing = {}
@@ -121,7 +131,7 @@ class InfluenceWorker(ActorRolloutRefWorker):
         scores, mask, report = score_rows(data, captured, config, request)
         timing["pop_rows"] = time.perf_counter() - start  # the whole, of which the phases are parts
         report["timing"] = {**report["timing"], **timing}
-        report["memory_peak_bytes"] = self._memory.peak() if self._memory else 0
+        self._memory.sample()
         return tu.get_tensordict(tensor_dict={SCORES: scores, MASK: mask}, non_tensor_dict={REPORT: report}).cpu()
 
 

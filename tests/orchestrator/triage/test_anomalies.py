@@ -89,6 +89,19 @@ def test_torch_above_what_nvml_saw_is_unreliable_but_for_a_short_peak() -> None:
     assert anomalies.memory_metric_unreliable(run(gpu_peak_bytes=None, card_bytes=None)) is None
 
 
+def test_the_jobs_own_samples_of_the_device_count_as_nvmls_do() -> None:
+    metrics = {1: {"perf/max_memory_allocated_gb": 130.0, "perf/physical_memory_peak_gb": 91.0}}
+    found = anomalies.memory_metric_unreliable(run(metrics=metrics, gpu_peak_bytes=None))
+    assert found is not None
+    assert "the job itself saw 91.0 GiB at most" in found.message
+    assert anomalies.memory_metric_unreliable(run(metrics=metrics, gpu_peak_bytes=129 * GIB)) is None
+
+
+def test_a_job_without_a_gpu_has_no_torch_figure_to_doubt() -> None:
+    metrics = {1: {"actor/perf/max_memory_allocated_gb": 9.0, "perf/physical_memory_peak_gb": 5.0}}
+    assert anomalies.memory_metric_unreliable(run(metrics=metrics, gpu_peak_bytes=None, card_bytes=None)) is None
+
+
 @pytest.mark.parametrize(
     ("end", "said"),
     [

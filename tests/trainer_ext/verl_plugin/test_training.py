@@ -80,6 +80,7 @@ def check_metrics(data: dict[str, Any]) -> None:
     assert data["timing_s/update_actor"] > 0
     assert data["training/rollout_probs_diff_max"] < 1e-4, "rollout and trainer hold the same weights"
     assert 0.1 < data["perf/physical_memory_peak_gb"] < 16
+    assert 0.1 < data["perf/rank_host_memory_peak_gb"] < data["perf/host_memory_peak_gb"] < 16
     assert np.isfinite(data["actor/grad_norm"])
 
 
