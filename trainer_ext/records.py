@@ -14,6 +14,8 @@ metrics.jsonl       trainer                     `{"step": n, "data": {...}}` a l
 memory.jsonl        wrapper                     `MemorySample` a line, one a second
 heartbeat.json      wrapper, atomic             `Heartbeat`
 influence/*.npz     trainer, atomic             arrays named by `NPZ_KEYS`
+checkpoint.json     trainer, atomic             `Checkpoint`; only of jobs that save or load one
+stop-requested      wrapper                     empty; its presence asks the job to save a checkpoint and end
 outcome.json        wrapper, atomic, last       `Outcome`
 ==================  ==========================  ===============================================================
 """
@@ -38,6 +40,8 @@ CONSOLE = "console.log"
 METRICS = "metrics.jsonl"
 MEMORY = "memory.jsonl"
 HEARTBEAT = "heartbeat.json"
+CHECKPOINT = "checkpoint.json"
+STOP_REQUESTED = "stop-requested"
 OUTCOME = "outcome.json"
 INFLUENCE_DIR = "influence"
 
@@ -136,6 +140,16 @@ class Heartbeat(_Record):
     console_bytes: int
     last_output_at: float | None
     child_pid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(_Record):
+    """`checkpoint.json`: where this attempt took up the work, and where another one would."""
+
+    resumed_after: int = 0
+    """The step whose checkpoint was loaded; the records of steps up to it were restored, not made here. 0: none."""
+    saved_after: int | None = None
+    """The newest step whose checkpoint this attempt saved, metrics and scores included."""
 
 
 @dataclass(frozen=True, kw_only=True)

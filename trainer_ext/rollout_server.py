@@ -9,12 +9,12 @@ On a CPU the weights lie in Ray's shared memory, and the parameters point there:
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import random
+import secrets
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from trainer_ext.server_controls import ServerControls
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,8 @@ def from_wire(message: WireTensor) -> tuple[str, Tensor]:
         return name, torch.frombuffer(octets, dtype=getattr(torch, dtype)).reshape(shape)
 
 
-class TransformersServer:
-    """Token ids in, token ids and log-probabilities out.
+class TransformersServer(ServerControls):
+    """Token ids in, token ids and log-probabilities out. A request without `seed` among its sampling parameters draws anew.
 
     Args:
         config, model_config: verl's `actor_rollout_ref.rollout` and `.model`.
@@ -71,7 +71,6 @@ class TransformersServer:
             self._model = AutoModelForCausalLM.from_config(self._model_config.hf_config, dtype=dtype).eval()
         self._eos, self._pad = _end_tokens(self._model_config), self._model_config.tokenizer.pad_token_id
         self._global_steps = 0
-        self._asked: Counter[tuple[int, ...]] = Counter()
         self._waiting: list[tuple[Request, asyncio.Future[Sample]]] = []
         self._runner: asyncio.Task[None] | None = None
 
@@ -98,7 +97,6 @@ class TransformersServer:
 
     async def set_global_steps(self, global_steps: int) -> None:
         self._global_steps = global_steps
-        self._asked.clear()
 
     async def generate(self, prompt_ids: Sequence[int], sampling_params: dict[str, Any], **_: Any) -> Any:
         """Continue one prompt; waits for a place in the next batch."""
@@ -119,14 +117,11 @@ class TransformersServer:
 
         room = self._config.prompt_length + self._config.response_length - len(prompt)
         wanted = params.get("max_tokens") or params.get("max_new_tokens") or self._config.response_length
-        repetition = self._asked[prompt]
-        self._asked[prompt] += 1
-        # the draws follow from what is asked, not from when: a step repeats whatever the order of arrival
-        key = repr((self._config.seed, self._global_steps, prompt, repetition)).encode()
+        seed = params.get("seed")
         return Request(
             prompt=prompt,
             max_tokens=min(wanted, room),
-            uniform=random.Random(hashlib.sha256(key).digest()).random,
+            seed=secrets.randbits(63) if seed is None else int(seed),
             temperature=float(params.get("temperature", 1.0)),
             top_k=int(params.get("top_k", -1)),
             top_p=float(params.get("top_p", 1.0)),
@@ -142,7 +137,9 @@ class TransformersServer:
                 count = len(self._waiting)
                 await asyncio.sleep(GATHER_S)
             batch, self._waiting = self._waiting[:limit], self._waiting[limit:]
-            batch.sort(key=lambda item: item[0].prompt)  # the order of arrival must not show in the last bits
+            batch.sort(
+                key=lambda item: (item[0].prompt, item[0].seed)
+            )  # the order of arrival must not show in the last bits
             requests = [request for request, _ in batch]
             try:
                 samples = await asyncio.to_thread(sample_batch, self._model, requests, eos=self._eos, pad=self._pad)
@@ -152,22 +149,6 @@ class TransformersServer:
                 continue
             for (_, future), sample in zip(batch, samples, strict=True):
                 future.set_result(sample)
-
-    async def get_server_address(self) -> tuple[str, int]:
-        import ray
-
-        return ray.util.get_node_ip_address(), 0
-
-    async def abort_all_requests(self, reject_request: bool = False) -> dict[str, Any]:  # noqa: ARG002
-        return {"aborted_count": 0, "request_ids": []}
-
-    async def wake_up(self, *_: Any, **__: Any) -> None: ...
-    async def clear_kv_cache(self) -> None: ...
-    async def release_kv_cache(self) -> None: ...
-    async def resume_kv_cache(self) -> None: ...
-    async def resume_generation(self) -> None: ...
-    async def start_profile(self, **_: Any) -> None: ...
-    async def stop_profile(self) -> None: ...
 
 
 def _end_tokens(model_config: Any) -> frozenset[int]:

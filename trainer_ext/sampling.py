@@ -1,12 +1,14 @@
 """Batched sampling from a causal language model of transformers, with the log-probability of every sampled token.
 
-Pure torch: no verl, no Ray. One draw uses one uniform number and the inverse of the cumulative distribution, and each request
-brings its own source of uniform numbers. So what a request samples does not depend on which other requests share its batch.
+Pure torch: no verl, no Ray. What a request samples depends on its prompt, its seed and the weights, and not on which other
+requests share its batch: each draws from a generator of its own. Sharing a batch still changes the last bits of the logits, as
+more rows do in any matrix product; so a draw is a race of exponentials, where they decide a dead heat alone. (Inverting the
+cumulative distribution is worse: noise of 2e-6 in the logits changed 3 of 2,000 draws among 49,152 tokens, and none of a race.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +22,8 @@ class Request:
 
     prompt: Sequence[int]
     max_tokens: int
-    uniform: Callable[[], float]
-    """The next uniform number in [0, 1)."""
+    seed: int
+    """In [0, 2^63): of the request's own generator."""
     temperature: float = 1.0
     """0 takes the most likely token."""
     top_k: int = -1
@@ -58,14 +60,18 @@ def restrict(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ordered * keep)
 
 
-def draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Invert the cumulative distribution at `uniform` [B]; probabilities [B, V] need not sum to 1. Returns int64 [B]."""
-    # float64: a float32 running sum over a vocabulary is off by more than a rare token's share
-    cumulative = probabilities.double().cumsum(dim=-1)
-    target = uniform.double()[:, None] * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
-    last = probabilities.shape[-1] - 1 - (probabilities > 0).flip(-1).int().argmax(dim=-1)
-    return torch.minimum(index, last)  # rounding at the very end must not reach an excluded token
+def draw(probabilities: Tensor, race: Tensor) -> Tensor:
+    """Sample by racing: token i arrives after race_i / p_i, the first wins with probability p_i / sum p.
+
+    Args:
+        probabilities: [B, V], need not sum to 1; a token of probability 0 is never drawn.
+        race: float64 [B, V], independent, exponential of mean 1, above zero. A float32 has too few digits near zero: with a
+            vocabulary of 10^5, in every hundredth draw some token without a chance would come in first.
+
+    Returns:
+        int64 [B].
+    """
+    return (probabilities / race).argmax(dim=-1)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -92,6 +98,8 @@ def sample_batch(model: Any, requests: Sequence[Request], *, eos: frozenset[int]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     temperature, top_p = (_per_request(requests, field, device).float() for field in ("temperature", "top_p"))
     top_k = _per_request(requests, "top_k", device)
+    generators = [torch.Generator(device).manual_seed(request.seed) for request in requests]
+    race: Tensor | None = None
     samples = [Sample([], []) for _ in requests]
     active = list(range(len(requests)))
     cache = None
@@ -106,8 +114,10 @@ def sample_batch(model: Any, requests: Sequence[Request], *, eos: frozenset[int]
         )
         cache = output.past_key_values
         log_probs = log_softmax_at(output.logits[:, -1], temperature)
-        uniform = torch.tensor([request.uniform() for request in requests], dtype=torch.float64, device=device)
-        drawn = draw(restrict(log_probs.exp(), top_k, top_p), uniform)
+        race = torch.ones_like(log_probs, dtype=torch.float64) if race is None else race
+        for row in active:
+            race[row].exponential_(generator=generators[row])
+        drawn = draw(restrict(log_probs.exp(), top_k, top_p), race)
         chosen = torch.where(temperature > 0, drawn, log_probs.argmax(dim=-1))
         chosen_log_probs = log_probs.gather(-1, chosen[:, None]).squeeze(-1).tolist()
         ids = chosen.tolist()

@@ -37,9 +37,14 @@ class ScoredResponse:
     uid: str
 
 
+def attempt_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """The attempt folder; the working directory for a run without an orchestrator."""
+    return Path(environ.get(records.ENV_ATTEMPT_DIR, "."))
+
+
 def output_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the files go: the attempt folder's `influence/`, or `./influence` for a run without an orchestrator."""
-    return Path(environ.get(records.ENV_ATTEMPT_DIR, ".")) / records.INFLUENCE_DIR
+    """Where the score files go."""
+    return attempt_dir(environ) / records.INFLUENCE_DIR
 
 
 def pack(responses: Sequence[ScoredResponse], meta: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ import torch
 from trainer_ext.assets.tiny_qwen2 import make_model
 from trainer_ext.rollout_server import TransformersServer, from_wire, release_weights, to_wire
 
-CONFIG = SimpleNamespace(dtype="float32", seed=0, prompt_length=8, response_length=5, max_num_seqs=4)
+CONFIG = SimpleNamespace(dtype="float32", prompt_length=8, response_length=5, max_num_seqs=4)
 MODEL = make_model(seed=0)
 
 
@@ -40,10 +40,15 @@ def make_server(config: Any = CONFIG) -> TransformersServer:
     return TransformersServer(config, model_config, "cpu", lambda value: value, Answer)
 
 
-def ask(server: TransformersServer, prompts: Sequence[Sequence[int]], **params: Any) -> list[Answer]:
+def ask(
+    server: TransformersServer, prompts: Sequence[Sequence[int]], seeds: Sequence[int | None] | None = None
+) -> list[Answer]:
+    each = seeds if seeds is not None else range(len(prompts))
+
     async def run() -> list[Answer]:
         await server.update_weights(references(), global_steps=1)
-        return await asyncio.gather(*(server.generate(list(prompt), params) for prompt in prompts))
+        requests = zip(prompts, each, strict=True)
+        return await asyncio.gather(*(server.generate(list(prompt), {"seed": seed}) for prompt, seed in requests))
 
     return asyncio.run(run())
 
@@ -57,19 +62,23 @@ def test_tensors_cross_the_wire_bit_by_bit(dtype: torch.dtype) -> None:
     assert torch.equal(copy, tensor)
 
 
-def test_a_step_repeats_whatever_the_order_of_arrival() -> None:
-    prompts = [[5, 6], [7, 8, 9], [5, 6], [11]]
-    forward = [answer.token_ids for answer in ask(make_server(), prompts)]
-    backward = [answer.token_ids for answer in ask(make_server(), prompts[::-1])][::-1]
-    assert sorted([forward[0], forward[2]]) == sorted([backward[0], backward[2]])
-    assert (forward[1], forward[3]) == (backward[1], backward[3])
+def test_a_step_repeats_whatever_the_order_of_arrival_and_whoever_shares_the_batch() -> None:
+    prompts, seeds = [[5, 6], [7, 8, 9], [5, 6], [11], [12, 13]], [1, 2, 3, 4, 5]  # two batches, of others each time
+    forward = [answer.token_ids for answer in ask(make_server(), prompts, seeds)]
+    backward = [answer.token_ids for answer in ask(make_server(), prompts[::-1], seeds[::-1])][::-1]
+    alone = [ask(make_server(), [prompt], [seed])[0].token_ids for prompt, seed in zip(prompts, seeds, strict=True)]
+    assert forward == backward == alone
 
 
-def test_samples_of_one_prompt_differ_and_other_seeds_differ() -> None:
-    first, second = (answer.token_ids for answer in ask(make_server(), [[5, 6], [5, 6]]))
+def test_responses_of_one_prompt_differ_by_their_seeds() -> None:
+    first, second, again = (answer.token_ids for answer in ask(make_server(), [[5, 6]] * 3, [1, 2, 1]))
     assert first != second
-    other = SimpleNamespace(**{**vars(CONFIG), "seed": 1})
-    assert ask(make_server(other), [[5, 6]])[0].token_ids != first
+    assert first == again
+
+
+def test_a_request_without_a_seed_draws_anew() -> None:
+    answers = ask(make_server(), [[5, 6]] * 4, [None] * 4)
+    assert len({tuple(answer.token_ids) for answer in answers}) > 1
 
 
 def test_more_requests_than_a_batch_holds_are_all_answered() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ def model() -> Any:
 
 
 def request(prompt: list[int], seed: int = 0, **settings: Any) -> Request:
-    return Request(prompt=prompt, uniform=random.Random(seed).random, **{"max_tokens": 6, **settings})
+    return Request(prompt=prompt, seed=seed, **{"max_tokens": 6, **settings})
 
 
 def test_log_probs_are_those_of_a_teacher_forced_forward_pass(model: Any) -> None:
@@ -65,21 +64,34 @@ def test_temperature_zero_takes_the_most_likely_token(model: Any) -> None:
     assert sample.log_probs == pytest.approx([float(torch.log_softmax(logits, -1).max())], abs=1e-5)
 
 
-@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8).filter(lambda p: sum(p) > 0.1), st.floats(0, 0.999999))
-def test_a_draw_inverts_the_cumulative_distribution(weights: list[float], uniform: float) -> None:
-    index = int(draw(torch.tensor([weights]), torch.tensor([uniform])))
+def exponentials(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-30, 0.2, 1.0]), min_size=2, max_size=8).filter(any), st.integers(0, 999))
+def test_a_token_without_probability_is_never_drawn(weights: list[float], seed: int) -> None:
+    index = int(draw(torch.tensor([weights]), exponentials(1, len(weights), seed=seed)))
     assert torch.tensor(weights)[index] > 0
-    cumulative = torch.tensor(weights).double().cumsum(0)
-    target = uniform * cumulative[-1]
-    assert target <= cumulative[index] + 1e-9
-    assert index == 0 or target >= cumulative[index - 1] - 1e-9
 
 
 def test_draws_follow_the_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    uniform = (torch.arange(10_000) + 0.5) / 10_000
-    counts = draw(probabilities.expand(10_000, 4), uniform).bincount(minlength=4) / 10_000
-    torch.testing.assert_close(counts, probabilities, atol=1e-3, rtol=0)
+    counts = draw(probabilities.expand(40_000, 4) * 7, exponentials(40_000, 4)).bincount(minlength=4) / 40_000
+    torch.testing.assert_close(counts, probabilities, atol=8e-3, rtol=0)  # three standard deviations
+
+
+def test_rare_tokens_of_a_large_vocabulary_are_not_drawn_more_often_than_they_should() -> None:
+    probabilities = torch.full((1, 50_000), 1e-12)
+    probabilities[0, 7] = 1.0
+    assert {int(draw(probabilities, exponentials(1, 50_000, seed=seed))) for seed in range(60)} == {7}
+
+
+def test_noise_in_the_last_bits_changes_no_draw() -> None:
+    noise = torch.Generator().manual_seed(1)
+    logits = torch.randn(200, 5_000, generator=noise) * 3
+    other = logits + 2e-6 * torch.randn(logits.shape, generator=noise)
+    race = exponentials(*logits.shape)
+    assert torch.equal(draw(logits.softmax(-1), race), draw(other.softmax(-1), race))
 
 
 def test_top_k_and_top_p_keep_the_likeliest_of_each_row() -> None:

@@ -1,8 +1,10 @@
-"""verl's agent loop workers in processes that start before their arguments exist.
+"""verl's agent loop workers, giving every response a seed of its own, and on a small machine started ahead of time.
 
-verl makes them last, when every other actor is up, and then waits for their imports. Here the processes are started while the
-trainer's worker imports (`launch_agent_loops`), and become agent loop workers when verl asks for them:
-`actor_rollout_ref.rollout.agent.agent_loop_manager_class=trainer_ext.verl_plugin.agent_loop.EarlyAgentLoopManager`.
+The seed follows from the run's seed, the step, the prompt and the number of the response (`trainer_ext.seeds`). So neither the
+order in which requests arrive, nor the server they go to, nor when the job was started shows in what is sampled. Rollouts that
+take `seed` among the sampling parameters honour it: vllm, and our hf.
+
+`actor_rollout_ref.rollout.agent.agent_loop_manager_class` names the manager.
 """
 
 from __future__ import annotations
@@ -12,15 +14,38 @@ from typing import Any
 import ray
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from trainer_ext.seeds import response_seed
+
+
+class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ignore[misc]  # Ray hides the plain class there
+    """verl's worker."""
+
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **named: Any) -> Any:
+        prompt = f"validation-{trajectory['sample_index']}" if trajectory["validate"] else named["uid"]
+        seed = response_seed(self.rollout_config.seed, trajectory["step"], prompt, named["session_id"])
+        return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **named)
+
+
+class SeededAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager, over those workers."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.agent_loop_workers_class = ray.remote(SeededAgentLoopWorker)
+
 
 class AgentLoopProcess:
-    """Ray actor: nothing at first but its imports, then verl's worker."""
+    """Ray actor: nothing at first but its imports, then a worker.
+
+    verl makes its workers last, when every other actor is up, and then waits for their imports. These processes start while the
+    trainer's worker imports (`launch_agent_loops`), and become workers when verl asks for them.
+    """
 
     def __init__(self) -> None:
         self._worker: Any = None
 
     async def become(self, *arguments: Any) -> None:
-        self._worker = AgentLoopWorkerTQ.__ray_actor_class__(*arguments)
+        self._worker = SeededAgentLoopWorker(*arguments)
 
     async def generate_sequences(self, batch: Any) -> None:
         await self._worker.generate_sequences(batch)
@@ -33,7 +58,7 @@ def launch_agent_loops(count: int) -> list[Any]:
 
 
 class EarlyAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, over those processes."""
+    """verl's manager, over workers that started ahead of time."""
 
     async def _init_agent_loop_workers(self) -> None:
         self.agent_loop_workers = launch_agent_loops(self.rollout_config.agent.num_workers)
