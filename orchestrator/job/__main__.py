@@ -14,7 +14,8 @@ USAGE = "usage: python -m orchestrator.job ATTEMPT_DIR"
 
 def main(arguments: list[str]) -> int:
     # Before the slower imports, so that a signal that comes now finds a wrapper that can pass it on (supervise.py).
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+    told = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*told, signal.SIGHUP, signal.SIGCHLD})
     from orchestrator.job.wrapper import WrapperError, run_attempt
 
     if len(arguments) != 1:

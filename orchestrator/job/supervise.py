@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from orchestrator.job.stopping import Limits, Stop, next_deadline, react
 
-_WAKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+TELLING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR2})
+"""Signals that end the job, or announce its end."""
+_WAKING = TELLING | {signal.SIGCHLD}
 _LONGEST_WAIT_S = 1.0
 
 
@@ -35,13 +37,21 @@ class Ended:
         return self.exit_code == 0 and self.stop_reason is None
 
 
-def supervise(child: subprocess.Popen[bytes], limits: Limits, monotonic: Callable[[], float] = time.monotonic) -> Ended:
-    """Wait for the end of `child`, ending it when we are told to or its time is over."""
+def supervise(
+    child: subprocess.Popen[bytes],
+    limits: Limits,
+    ask: Callable[[], None],
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Ended:
+    """Wait for the end of `child`, ending it when we are told to or its time is over; `ask` is called once, before any
+    signal."""
     stop: Stop | None = None
     received: int | None = None
     while (status := reap(child)) is None:
-        now = monotonic()
+        now, stopping = monotonic(), stop is not None
         stop, sent = react(stop, received, now, limits)
+        if stop is not None and not stopping:
+            ask()
         if sent is not None:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, sent)
@@ -68,7 +78,7 @@ def reap(child: subprocess.Popen[bytes] | None = None) -> int | None:
 
 
 def _next_signal(timeout_s: float) -> int | None:
-    """SIGTERM or SIGINT when one arrives in time; None after the time, or when a child changed its state."""
+    """One of `TELLING` when it arrives in time; None after the time, or when a child changed its state."""
     arrived = signal.sigtimedwait(_WAKING, timeout_s)
     if arrived is None or arrived.si_signo == signal.SIGCHLD:
         return None

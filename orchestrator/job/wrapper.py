@@ -37,6 +37,8 @@ LEFTOVER_GRACE_S = 3.0
 """What a job leaves behind (Ray's daemons after a crash) gets this long between SIGTERM and SIGKILL."""
 ENV_GRACE = "ORCHESTRATOR_GRACE_S"
 """Seconds between the SIGTERM and the SIGKILL of the job, where 20 do not suit."""
+ENV_NOTICE = "ORCHESTRATOR_NOTICE_S"
+"""Seconds between the file `stop-requested` and the SIGTERM; 0 unless whoever starts the wrapper knows that it has them."""
 
 
 class WrapperError(Exception):
@@ -56,7 +58,7 @@ def run_attempt(folder: Path, environ: Mapping[str, str] = os.environ, clock: Cl
     clock = clock or SystemClock()
     paths = AttemptPaths(folder)
     spec = read_spec(paths.spec)
-    limits = limits_of(spec, environ.get(ENV_GRACE), time.monotonic())
+    limits = limits_of(spec, environ, time.monotonic())
     try:
         if not claim.take(paths.claim, claim.own_claim(spec.token, clock.now())):
             return
@@ -85,19 +87,23 @@ def read_spec(path: Path) -> AttemptSpec:
     return spec
 
 
-def limits_of(spec: AttemptSpec, grace: str | None, now: float) -> Limits:
+def limits_of(spec: AttemptSpec, environ: Mapping[str, str], now: float) -> Limits:
     """When the attempt that begins `now` has to end, and how long it may take to do so.
 
     Raises:
-        WrapperError: `grace` is no number of seconds.
+        WrapperError: a variable is no number of seconds.
     """
     end_at = math.inf if spec.time_limit_s is None else now + spec.time_limit_s
-    if grace is None:
-        return Limits(end_at)
+    grace_s, notice_s = _seconds(environ, ENV_GRACE, Limits.grace_s), _seconds(environ, ENV_NOTICE, Limits.notice_s)
+    return Limits(end_at, grace_s, notice_s)
+
+
+def _seconds(environ: Mapping[str, str], name: str, otherwise: float) -> float:
+    text = environ.get(name)
     try:
-        return Limits(end_at, float(grace))
+        return otherwise if text is None else float(text)
     except ValueError:
-        raise WrapperError(f"{ENV_GRACE}={grace}: expected a number of seconds", 2) from None
+        raise WrapperError(f"{name}={text}: expected a number of seconds", 2) from None
 
 
 @dataclass
@@ -152,14 +158,17 @@ class _Attempt:
 
     def _run_commands(self, heartbeat: HeartbeatWriter, tickers: list[Ticker]) -> tuple[str, Ended]:
         """Prepare, then run. The first preparation that does not succeed is the end; its phase is returned with it."""
+        at_once = dataclasses.replace(self.limits, notice_s=0.0)  # what prepares knows of no request to stop
         for command in self.spec.prepare:
-            ended = self._run_command(command, heartbeat, tickers)
+            ended = self._run_command(command, at_once, heartbeat, tickers)
             if not ended.succeeded:
                 return heartbeat.phase, ended
         heartbeat.phase = "run"
-        return heartbeat.phase, self._run_command(self.spec.command, heartbeat, tickers)
+        return heartbeat.phase, self._run_command(self.spec.command, self.limits, heartbeat, tickers)
 
-    def _run_command(self, command: list[str], heartbeat: HeartbeatWriter, tickers: list[Ticker]) -> Ended:
+    def _run_command(
+        self, command: list[str], limits: Limits, heartbeat: HeartbeatWriter, tickers: list[Ticker]
+    ) -> Ended:
         try:
             with _appending(self.paths.console) as console:
                 child = launch.start(command, folder=self.paths.dir, environ=self.environ, console=console)
@@ -169,7 +178,11 @@ class _Attempt:
         with ExitStack() as sampling:
             for ticker in tickers:
                 sampling.enter_context(ticker.running())
-            return supervise(child, self.limits)
+            return supervise(child, limits, self._ask)
+
+    def _ask(self) -> None:
+        with suppress(OSError):
+            self.paths.stop_requested.touch()
 
     def _end_leftovers(self) -> None:
         def find() -> list[psutil.Process]:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from orchestrator.job.stopping import Limits, Stop, next_deadline, react
 
 LIMITS = Limits(end_at=100.0, grace_s=20.0)
-times = st.floats(0, 1000)
-signals = st.sampled_from([None, signal.SIGTERM, signal.SIGINT])
+NOTICE = Limits(end_at=100.0, grace_s=20.0, notice_s=30.0)
+signals = st.sampled_from([None, signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+limits = st.sampled_from([LIMITS, NOTICE, Limits()])
 histories = st.lists(st.tuples(st.floats(0, 30), signals), max_size=40)
 
 
@@ -31,37 +32,85 @@ def test_nothing_happens_before_the_limit():
 
 def test_the_limit_asks_and_the_grace_kills():
     stop, sent = react(None, None, 100.0, LIMITS)
-    assert (stop, sent) == (Stop("time_limit", 120.0), signal.SIGTERM)
+    assert (stop, sent) == (Stop("time_limit", math.inf, 120.0), signal.SIGTERM)
     assert react(stop, None, 119.0, LIMITS) == (stop, None)
     assert next_deadline(stop, LIMITS) == 120.0
-    assert react(stop, None, 120.0, LIMITS) == (Stop("time_limit", math.inf), signal.SIGKILL)
+    assert react(stop, None, 120.0, LIMITS) == (Stop("time_limit", math.inf, math.inf), signal.SIGKILL)
 
 
 def test_a_received_signal_is_passed_on_as_it_is():
-    assert react(None, signal.SIGINT, 5.0, LIMITS) == (Stop("terminated", 25.0), signal.SIGINT)
+    stop, sent = react(None, signal.SIGINT, 5.0, LIMITS)
+    assert (stop.reason, stop.kill_at, sent) == ("terminated", 25.0, signal.SIGINT)
 
 
-@given(histories)
-def test_the_first_reason_stays(history):
-    reasons = [stop.reason for _, stop, _ in play(history, LIMITS) if stop]
+def test_where_there_is_notice_the_signal_waits_for_its_end():
+    stop, sent = react(None, signal.SIGINT, 5.0, NOTICE)
+    assert (stop, sent) == (Stop("terminated", 35.0, 55.0, signal.SIGINT), None)
+    assert next_deadline(stop, NOTICE) == 35.0
+    assert react(stop, None, 34.0, NOTICE) == (stop, None)
+    stop, sent = react(stop, None, 35.0, NOTICE)
+    assert (stop.kill_at, sent) == (55.0, signal.SIGINT)
+
+
+def test_whoever_signals_again_ends_the_notice():
+    stop, _ = react(None, signal.SIGTERM, 5.0, NOTICE)
+    stop, sent = react(stop, signal.SIGTERM, 10.0, NOTICE)
+    assert (stop.kill_at, sent) == (30.0, signal.SIGTERM)
+    assert react(stop, signal.SIGTERM, 20.0, NOTICE)[0].kill_at == 30.0, "the deadline moved"
+
+
+def test_the_time_limits_notice_comes_before_its_end():
+    assert next_deadline(None, NOTICE) == 70.0
+    stop, sent = react(None, None, 70.0, NOTICE)
+    assert (stop, sent) == (Stop("time_limit", 100.0, 120.0), None)
+    assert react(stop, None, 100.0, NOTICE)[1] == signal.SIGTERM
+
+
+def test_a_warning_asks_and_sends_nothing_until_the_time_limit():
+    stop, sent = react(None, signal.SIGUSR2, 5.0, LIMITS)
+    assert (stop.reason, sent) == ("warned", None)
+    assert react(stop, signal.SIGUSR2, 6.0, LIMITS) == (stop, None)
+    assert react(stop, None, 99.0, LIMITS) == (stop, None)
+    assert react(stop, None, 100.0, LIMITS) == (Stop("time_limit", math.inf, 120.0), signal.SIGTERM)
+
+
+def test_a_signal_after_a_warning_goes_on_at_once_notice_or_not():
+    stop, _ = react(None, signal.SIGUSR2, 5.0, NOTICE)
+    stop, sent = react(stop, signal.SIGTERM, 6.0, NOTICE)
+    assert (stop.reason, stop.kill_at, sent) == ("terminated", 26.0, signal.SIGTERM)
+
+
+@given(histories, limits)
+def test_the_first_reason_stays_unless_it_was_a_warning(history, given_limits):
+    reasons = [stop.reason for _, stop, _ in play(history, given_limits) if stop and stop.reason != "warned"]
     assert len(set(reasons)) <= 1
 
 
-@given(histories)
-def test_the_kill_comes_once_and_no_earlier_than_the_grace(history):
-    steps = play(history, LIMITS)
+@given(histories, limits)
+def test_the_kill_comes_once_and_no_earlier_than_the_grace(history, given_limits):
+    steps = play(history, given_limits)
     asked = next((now for now, _, sent in steps if sent is not None), None)
     kills = [now for now, _, sent in steps if sent == signal.SIGKILL]
     assert len(kills) <= 1
-    assert all(now >= asked + LIMITS.grace_s for now in kills)
+    assert all(now >= asked + given_limits.grace_s for now in kills)
 
 
-@given(histories)
-def test_after_the_grace_the_job_has_been_killed(history):
-    steps = play(history, LIMITS)
-    asked = next((now for now, _, sent in steps if sent is not None), math.inf)
-    if any(now >= asked + LIMITS.grace_s for now, _, _ in steps):
+@given(histories, limits)
+def test_after_the_grace_the_job_has_been_killed(history, given_limits):
+    steps = play(history, given_limits)
+    told = next((now for now, stop, _ in steps if stop and stop.reason != "warned"), math.inf)
+    late = told + given_limits.notice_s + given_limits.grace_s
+    after = [sent for now, _, sent in steps if now >= late]
+    if len(after) > 1:  # a wrapper that slept through both deadlines sends the signal first
         assert any(sent == signal.SIGKILL for _, _, sent in steps)
+
+
+@given(histories, limits)
+def test_nothing_is_sent_before_the_first_stop_and_no_stop_is_ever_taken_back(history, given_limits):
+    steps = play(history, given_limits)
+    stopping = [stop is not None for _, stop, _ in steps]
+    assert stopping == sorted(stopping)
+    assert all(sent is None for _, stop, sent in steps if stop is None)
 
 
 @given(histories)

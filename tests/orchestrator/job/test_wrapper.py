@@ -17,6 +17,10 @@ from trainer_ext.records import Claim
 
 PATIENCE_S = 30.0
 GRACE = "ORCHESTRATOR_GRACE_S"
+NOTICE = "ORCHESTRATOR_NOTICE_S"
+STOPS_WHEN_ASKED = (
+    "import os, time; print('ready')\nwhile not os.path.exists('stop-requested'): time.sleep(0.01)\nprint('saved')"
+)
 
 
 def wait_until(condition) -> None:
@@ -138,8 +142,9 @@ def test_an_attempt_without_a_command_is_refused(make_attempt):
     assert "command" in result.stderr
 
 
-def test_a_wrong_grace_is_refused(make_attempt):
-    result = make_attempt().run(**{GRACE: "soon"})
+@pytest.mark.parametrize("name", [GRACE, NOTICE])
+def test_a_wrong_number_of_seconds_is_refused(make_attempt, name):
+    result = make_attempt().run(**{name: "soon"})
     assert result.returncode == 2
     assert "soon" in result.stderr
 
@@ -182,6 +187,41 @@ def test_a_job_that_ignores_the_request_is_killed_after_the_grace(make_attempt):
     wrapper.terminate()
     assert wrapper.wait(PATIENCE_S) == 0
     assert (attempt.outcome.signal, attempt.outcome.stop_reason) == (signal.SIGKILL, "terminated")
+
+
+def test_with_notice_the_job_is_asked_by_a_file_and_may_end_by_itself(make_attempt):
+    attempt = make_attempt(STOPS_WHEN_ASKED)
+    wrapper = attempt.start(**{NOTICE: "30"})
+    wait_until(log_holds(attempt, "ready"))
+    wrapper.terminate()
+    assert wrapper.wait(PATIENCE_S) == 0
+    assert attempt.paths.console.read_text() == "ready\nsaved\n"
+    assert (attempt.outcome.exit_code, attempt.outcome.stop_reason) == (0, "terminated")
+
+
+def test_when_the_notice_is_over_the_signal_follows(make_attempt):
+    attempt = make_attempt("import time; print('ready'); time.sleep(60)")
+    wrapper = attempt.start(**{NOTICE: "0.2"})
+    wait_until(log_holds(attempt, "ready"))
+    wrapper.terminate()
+    assert wrapper.wait(PATIENCE_S) == 0
+    assert (attempt.outcome.signal, attempt.outcome.stop_reason) == (signal.SIGTERM, "terminated")
+    assert attempt.paths.stop_requested.exists()
+
+
+def test_a_schedulers_warning_asks_and_no_more(make_attempt):
+    attempt = make_attempt(STOPS_WHEN_ASKED)
+    wrapper = attempt.start()
+    wait_until(log_holds(attempt, "ready"))
+    wrapper.send_signal(signal.SIGUSR2)
+    assert wrapper.wait(PATIENCE_S) == 0
+    assert (attempt.outcome.exit_code, attempt.outcome.stop_reason) == (0, "warned")
+
+
+def test_a_job_that_nobody_asks_to_stop_finds_no_request(make_attempt):
+    attempt = make_attempt()
+    attempt.run()
+    assert not attempt.paths.stop_requested.exists()
 
 
 def test_a_hangup_does_not_end_the_job(make_attempt):
