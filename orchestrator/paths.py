@@ -53,6 +53,18 @@ class AttemptPaths:
         return self.dir / records.OUTCOME
 
     @property
+    def checkpoint(self) -> Path:
+        return self.dir / records.CHECKPOINT
+
+    @property
+    def stop_requested(self) -> Path:
+        return self.dir / records.STOP_REQUESTED
+
+    @property
+    def stacks(self) -> Path:
+        return self.dir / records.STACKS
+
+    @property
     def influence(self) -> Path:
         return self.dir / records.INFLUENCE_DIR
 

@@ -137,6 +137,12 @@ def _stopped_for(stop_reason: str, reason: str) -> Rule:
     return rule
 
 
+def _stopped_on_warning(evidence: Evidence) -> Finding | None:
+    if evidence.stop_reason != "warned" or not reports_success(evidence):
+        return None
+    return Finding("stopped by itself when the scheduler warned of the end", _work(evidence))
+
+
 def _never_started(evidence: Evidence) -> Finding | None:
     if evidence.start_error is None:
         return None
@@ -222,6 +228,7 @@ RULES: tuple[tuple[Verdict, Rule], ...] = (
     (_V.TIME_LIMIT, _stopped_for("time_limit", "the time limit was reached")),
     (_V.TIME_LIMIT, _scheduler_says({"TIMEOUT", "DEADLINE"}, "the time limit was reached, says the scheduler")),
     (_V.TIME_LIMIT, _root_of(_V.TIME_LIMIT, "the time limit was reached")),
+    (_V.PREEMPTED, _stopped_on_warning),
     (_V.HANG, _stopped_for("hang", "the job made no progress and was stopped")),
     (_V.CONFIG_ERROR, _never_started),
     (_V.CONFIG_ERROR, _root_of(_V.CONFIG_ERROR, "the configuration is wrong")),
