@@ -1,4 +1,4 @@
-"""The language of `exclude`: comparisons and arithmetic over the names of a sweep's parameters. Never `eval`.
+"""The language of `exclude` and of patches: comparisons and arithmetic over named values. Never `eval`.
 
     scope == 'per_prompt' and factor < 512
     trainer.lr not in [1e-5, 1e-6] or not exclude_self_response
@@ -63,7 +63,15 @@ class Expression:
         Raises:
             SpecError: an unknown name, an order between unlike types, a division by zero.
         """
-        return bool(_value(self._tree, values, self.text))
+        return bool(self.value(values))
+
+    def value(self, values: Mapping[str, Scalar]) -> Any:
+        """What it comes to: a single value, or a list where a list was written.
+
+        Raises:
+            SpecError: as `holds`.
+        """
+        return _value(self._tree, values, self.text)
 
 
 def parse(text: str) -> Expression:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator import patches
 from orchestrator.identity import job_name
 from orchestrator.job_section import fill, job_section
 from orchestrator.ledger import AttemptRow, PointRow
-from orchestrator.model import AttemptState, Pool
+from orchestrator.model import AttemptState, Pool, Scalar
+from orchestrator.overrides import assignment
 from orchestrator.paths import AttemptPaths, RootPaths
-from orchestrator.spec_model import SweepSpec
+from orchestrator.peers import NOTHING_USUAL, Usual
+from orchestrator.spec_model import HangSpec, SweepSpec
 from trainer_ext.records import AttemptSpec, write_atomic
 
 
@@ -28,7 +32,17 @@ class Site:
     """The interpreter that runs the job on the node."""
 
 
-def new_attempt(point: PointRow, n: int, pool: str | None, host_memory_bytes: int | None, now: float) -> AttemptRow:
+@dataclass(frozen=True)
+class Ask:
+    """What an attempt is to be given."""
+
+    pool: str | None = None
+    host_memory_bytes: int | None = None
+    patch: Mapping[str, Scalar] = field(default_factory=dict)
+    exclude_nodes: tuple[str, ...] = ()
+
+
+def new_attempt(point: PointRow, n: int, ask: Ask, now: float) -> AttemptRow:
     """The row of a try that has not begun. Its token is what finds the job again."""
     return AttemptRow(
         sweep=point.sweep,
@@ -36,27 +50,46 @@ def new_attempt(point: PointRow, n: int, pool: str | None, host_memory_bytes: in
         n=n,
         token=secrets.token_hex(16),
         job_name=job_name(point.sweep, point.hash, n),
-        pool=pool,
-        host_memory_bytes=host_memory_bytes,
+        pool=ask.pool,
+        host_memory_bytes=ask.host_memory_bytes,
+        patch=dict(ask.patch),
+        exclude_nodes=ask.exclude_nodes,
         state=AttemptState.CREATED,
         created_at=now,
     )
 
 
 def write_attempt(
-    site: Site, spec: SweepSpec, point: PointRow, config: dict[str, Any], attempt: AttemptRow, pool: Pool | None
+    site: Site,
+    spec: SweepSpec,
+    point: PointRow,
+    config: dict[str, Any],
+    attempt: AttemptRow,
+    pool: Pool | None,
+    usual: Usual = NOTHING_USUAL,
 ) -> AttemptPaths:
-    """Create the attempt folder with `attempt.json` and `config.yaml`."""
+    """Create the attempt folder with `attempt.json` and `config.yaml`.
+
+    Args:
+        config: the point's, as it was composed.
+        usual: how long comparable attempts took, for the limits of the wrapper's hang detection.
+    """
     paths = site.paths.attempt(attempt.sweep, attempt.point, attempt.n)
     paths.dir.mkdir(parents=True, exist_ok=True)
-    record = attempt_spec(site, spec, point, config, attempt, pool)
+    record = attempt_spec(site, spec, point, config, attempt, pool, usual)
     write_atomic(paths.config, to_yaml(record.config))
     write_atomic(paths.spec, record.to_json())
     return paths
 
 
 def attempt_spec(
-    site: Site, spec: SweepSpec, point: PointRow, config: dict[str, Any], attempt: AttemptRow, pool: Pool | None
+    site: Site,
+    spec: SweepSpec,
+    point: PointRow,
+    config: dict[str, Any],
+    attempt: AttemptRow,
+    pool: Pool | None,
+    usual: Usual = NOTHING_USUAL,
 ) -> AttemptSpec:
     """What `attempt.json` says; pure."""
     paths = site.paths
@@ -67,6 +100,7 @@ def attempt_spec(
         "{point_dir}": str(paths.point(attempt.sweep, attempt.point)),
         "{attempt_dir}": str(paths.attempt(attempt.sweep, attempt.point, attempt.n).dir),
     }
+    config = patches.apply(config, attempt.patch)
     job = job_section(config, spec)
     return AttemptSpec(
         token=attempt.token,
@@ -77,7 +111,7 @@ def attempt_spec(
         job_name=attempt.job_name,
         pool=attempt.pool,
         card_memory_mib=pool.memory_mib if pool else None,
-        overrides=list(point.overrides),
+        overrides=[*point.overrides, *(assignment(f"++{key}", value) for key, value in attempt.patch.items())],
         config=fill(config, places),
         prepare=[list(command) for command in fill(job.prepare, places)],
         command=list(fill(job.command, places)),
@@ -86,8 +120,24 @@ def attempt_spec(
         npz_glob=job.npz_glob,
         expected_npz=job.expected_npz,
         time_limit_s=spec.resources.time_s,
+        hang=hang_limits(spec.hang, usual),
         created_at=attempt.created_at,
     )
+
+
+def hang_limits(settings: HangSpec, usual: Usual) -> dict[str, float | None] | None:
+    """When the wrapper takes the job for dead, as `orchestrator.job.hang.HangLimits` reads it; None: never."""
+    if not settings.enabled:
+        return None
+    return {
+        "factor": settings.step_factor,
+        "step_floor_s": settings.step_floor,
+        "start_floor_s": settings.start_floor,
+        "end_floor_s": settings.end_floor,
+        "silence_s": settings.silence,
+        "usual_step_s": usual.step_s,
+        "usual_start_s": usual.start_s,
+    }
 
 
 def to_yaml(config: dict[str, Any]) -> str:

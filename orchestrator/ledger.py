@@ -55,6 +55,8 @@ class Measured:
     """The step of the newest checkpoint when it ended; 0 without one."""
     step_s: float | None = None
     """Median seconds of a step."""
+    start_s: float | None = None
+    """Seconds from the start of the job to the end of its first step."""
     gpu_bytes: int | None = None
     host_bytes: int | None = None
     node: str | None = None

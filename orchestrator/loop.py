@@ -6,19 +6,24 @@ next process. Nothing here decides: `plan`, `triage` and `policy` do.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
+from orchestrator import patches
 from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import collect_attempt, read_record
-from orchestrator.errors import BackendError, SubmitUncertain, Unobservable
+from orchestrator.errors import BackendError, Deferred, SpecError, SubmitUncertain, Unobservable
 from orchestrator.judging import judge_attempt
-from orchestrator.launch import Site, new_attempt, write_attempt
+from orchestrator.launch import Ask, Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow, View
-from orchestrator.model import AttemptState, PointState, Pool
+from orchestrator.measuring import measure
+from orchestrator.model import AttemptState, PointState, Pool, Scalar
 from orchestrator.paths import AttemptPaths
+from orchestrator.peers import usual
+from orchestrator.placement import Placement
 from orchestrator.plan import (
     Action,
     Block,
@@ -71,6 +76,10 @@ class Drive:
     poll_s: float
     warn: Callable[[str], None]
     """Takes one sentence; the loop says each only once."""
+    announce: Callable[[View], None] = lambda _view: None
+    """Sees each tick, and tells whoever is not looking."""
+    random: Callable[[], float] = random.random
+    """In [0, 1), for the jitter of waits."""
     _warned: set[str] = field(default_factory=set)
     _steps: dict[str, int] = field(default_factory=dict)
     _failed_logs: dict[str, int] = field(default_factory=dict)
@@ -81,6 +90,7 @@ class Drive:
         while True:
             view = self.store.view(self.sweep)
             observe(view)
+            self.announce(view)
             actions = [action for action in plan(view, self.limits, self.clock.now()) if not self._given_up(action)]
             if view.finished and not actions:
                 return view
@@ -96,8 +106,8 @@ class Drive:
         match action:
             case Ready(point):
                 return self.store.move_point(point, PointState.READY)
-            case Start(point, history):
-                return self._start(point, history)
+            case Start(point, history, where):
+                return self._start(point, history, where)
             case Submit(point, attempt):
                 return self._submit(point, attempt)
             case Recover(attempt):
@@ -119,19 +129,41 @@ class Drive:
 
     # ---- starting --------------------------------------------------------------------------------------------------
 
-    def _start(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
+    def _start(self, point: PointRow, history: Sequence[AttemptRow], where: Placement) -> bool:
         """Persist the intent: the attempt's row with its name and token, before anything happens outside."""
-        pool = self.ladder[0] if self.ladder else None
-        memory = self.spec.resources.host_memory_bytes
-        if any(not attempt.superseded for attempt in history):
-            decision = self._decision(history)
-            pool, memory = decision.pool, decision.host_memory_bytes
+        ask, why = Ask(where.pool, self.spec.resources.host_memory_bytes), where.why
+        if tried := Tried.of(history):
+            decision = decide(tried, self.ladder, self.rules)
+            pool, why = self._higher(decision, where)
+            patch = self._patch(point, decision)
+            ask = Ask(pool, decision.host_memory_bytes, patch, decision.exclude_nodes)
         n = history[-1].n + 1 if history else 1
-        return self.store.start_attempt(point, new_attempt(point, n, pool, memory, self.clock.now()))
+        return self.store.start_attempt(point, new_attempt(point, n, ask, self.clock.now()), why)
+
+    def _higher(self, decision: Decision, where: Placement) -> tuple[str | None, str]:
+        """The policy's pool; or a larger one still, where other points have shown that it is too small."""
+        rung = {pool: n for n, pool in enumerate(self.ladder)}
+        if where.why and rung.get(where.pool or "", -1) > rung.get(decision.pool or "", len(rung)):
+            return where.pool, f"{decision.reason}; {where.why}"
+        return decision.pool, decision.reason
+
+    def _patch(self, point: PointRow, decision: Decision) -> dict[str, Scalar]:
+        """All keys that the retry runs with another value for.
+
+        Raises:
+            SpecError: the sweep file's expression has no value for this point.
+        """
+        patch = dict(decision.patch)
+        if decision.change:
+            config = patches.apply(self.store.config(self.sweep, point.id), patch)
+            patch |= patches.evaluate(decision.change, config, self.spec.alias)
+        return patch
 
     def _submit(self, point: PointRow, attempt: AttemptRow) -> bool:
         config = self.store.config(self.sweep, attempt.point)
-        write_attempt(self.site, self.spec, point, config, attempt, self.pools.get(attempt.pool or ""))
+        pool = self.pools.get(attempt.pool or "")
+        times = usual(self.store.view(self.sweep), point, attempt.pool)
+        write_attempt(self.site, self.spec, point, config, attempt, pool, times)
         submitting = self.store.move_attempt(attempt, AttemptState.SUBMITTING)
         return submitting is not None and self._call_submit(submitting)
 
@@ -143,6 +175,8 @@ class Drive:
             handle = self.backend.submit(self._request(attempt))
         except SubmitUncertain as error:
             return self.store.move_attempt(attempt, AttemptState.UNCERTAIN, str(error)) is not None
+        except Deferred as error:
+            return self._defer(attempt, str(error))
         except BackendError as error:
             refused = f"refused by {self.backend.name}: {error}"
             now = self.clock.now()
@@ -151,6 +185,14 @@ class Drive:
             )
             return moved is not None
         return self.store.move_attempt(attempt, AttemptState.SUBMITTED, handle=handle) is not None
+
+    def _defer(self, attempt: AttemptRow, why: str) -> bool:
+        """There is no room now: the same attempt is submitted again later, and nothing is charged."""
+        times = attempt.deferrals + 1
+        wait = self.rules.backoff.seconds(times, self.random())
+        again = {"deferrals": times, "not_before": self.clock.now() + wait}
+        self._warn(f"{self.backend.name} has no room for {attempt.job_name}; it is submitted again until it has: {why}")
+        return self.store.move_attempt(attempt, AttemptState.CREATED, f"deferred: {why}", **again) is not None
 
     def _recover(self, attempt: AttemptRow) -> bool:
         """We died, or the reply was lost, between the call and writing the handle: adopt what is found, else submit."""
@@ -175,7 +217,12 @@ class Drive:
             token=attempt.token,
             attempt_dir=self._folder(attempt).dir,
             pool=self.pools.get(attempt.pool or ""),
-            resources=replace(wanted, ladder=self.ladder, host_memory_bytes=attempt.host_memory_bytes),
+            resources=replace(
+                wanted,
+                ladder=self.ladder,
+                host_memory_bytes=attempt.host_memory_bytes,
+                exclude_nodes=attempt.exclude_nodes,
+            ),
         )
 
     # ---- watching --------------------------------------------------------------------------------------------------
@@ -242,8 +289,9 @@ class Drive:
     # ---- ending ----------------------------------------------------------------------------------------------------
 
     def _collect(self, attempt: AttemptRow) -> bool:
+        folder = self._folder(attempt)
         evidence = collect_attempt(
-            self._folder(attempt).dir,
+            folder.dir,
             backend_ended=True,
             gone=attempt.gone,
             scheduler_reason=attempt.scheduler_reason,
@@ -258,6 +306,7 @@ class Drive:
             signal=evidence.signal,
             started_at=evidence.started_at or attempt.started_at,
             ended_at=evidence.ended_at or attempt.ended_at,
+            measured=asdict(measure(evidence, folder)),
         )
         return moved is not None
 
@@ -267,19 +316,15 @@ class Drive:
         return moved is not None
 
     def _settle(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
-        decision = self._decision(history)
+        decision = decide(Tried.of(history), self.ladder, self.rules, self.random())
         if decision.act is Act.RETRY and history[-1].cancel_requested:
             return self.store.move_point(point, PointState.CANCELLED, f"cancelled; before that {history[-1].reason}")
-        return self.store.move_point(point, _STATE_AFTER[decision.act], decision.reason)
-
-    def _decision(self, history: Sequence[AttemptRow]) -> Decision:
-        """Of a history whose attempts are all judged."""
-        tried = [
-            Tried(row.verdict, row.pool, row.reason or "", row.host_memory_bytes)
-            for row in history
-            if row.verdict is not None and not row.superseded
-        ]
-        return decide(tried, self.ladder, self.rules)
+        try:
+            self._patch(point, decision)
+        except SpecError as error:
+            return self.store.move_point(point, PointState.FAILED, f"{history[-1].reason}; no patch: {error}")
+        later = self.clock.now() + decision.delay_s if decision.delay_s else None
+        return self.store.move_point(point, _STATE_AFTER[decision.act], decision.reason, later)
 
     def _log(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
         try:

@@ -7,8 +7,9 @@ all, so the first plan after a restart continues where the last one stopped.
 state                           action
 ==============================  =======================================
 point planned                   `Ready`
-point ready, a slot is free     `Start`
-attempt created                 `Submit`
+point ready, a slot is free     `Start`, if the budget covers its worst case
+point that never can start      `Block`
+attempt created                 `Submit`, once the backend may have room
 attempt submitting, uncertain   `Recover`: look the job up, adopt or submit
 attempt submitted .. running    `Poll`, and `Cancel` where it was asked for
 attempt ended                   `Collect`
@@ -20,11 +21,15 @@ point changed                   `Log`
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.budget import spent, worst_seconds
 from orchestrator.ledger import AttemptRow, PointRow, View
-from orchestrator.model import AttemptState, PointState, Verdict
+from orchestrator.model import AttemptState, PointState, Pool, Verdict
+from orchestrator.placement import Lessons, Placement, place
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Ready:
 class Start:
     point: PointRow
     history: tuple[AttemptRow, ...]
+    where: Placement
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,14 @@ class Limits:
     max_parallel: int
     gpus_per_attempt: int = 0
     gpu_hours: float | None = None
+    time_limit_s: float | None = None
+    """Of one attempt: its worst case for the budget."""
     same_error_stops_sweep: int = 3
     """Different points with one fingerprint, before any success; 0 switches it off."""
+    ladder: tuple[Pool, ...] = ()
+    """From small to large."""
+    choose_pool: bool = True
+    """The prediction may skip pools."""
 
 
 def plan(view: View, limits: Limits, now: float) -> list[Action]:
@@ -106,13 +118,14 @@ def plan(view: View, limits: Limits, now: float) -> list[Action]:
     actions: list[Action] = []
     polled: list[AttemptRow] = []
     for point in view.points:
-        actions += _advance(point, view.history(point), polled)
+        actions += _advance(point, view.history(point), polled, now)
     if polled:
         actions.append(Poll(tuple(polled)))
-    stop = stop_reason(view, limits, now)
-    actions += [Block(point, stop) for point in view.points if stop and point.state in _WAITING]
-    if not stop:
-        actions += _start(view, limits)
+    waiting = [point for point in view.points if point.state in _WAITING]
+    if stop := _same_error(view, limits.same_error_stops_sweep):
+        actions += [Block(point, stop) for point in waiting]
+    elif waiting:
+        actions += _start(view, waiting, limits, now)
     actions += [Log(point, view.history(point)) for point in view.points if point.unlogged and view.history(point)]
     return actions
 
@@ -120,14 +133,15 @@ def plan(view: View, limits: Limits, now: float) -> list[Action]:
 _WAITING = (PointState.PLANNED, PointState.READY)
 
 
-def _advance(point: PointRow, history: tuple[AttemptRow, ...], polled: list[AttemptRow]) -> list[Action]:
+def _advance(point: PointRow, history: tuple[AttemptRow, ...], polled: list[AttemptRow], now: float) -> list[Action]:
     """The next action for a point's newest attempt; attempts to poll are collected for one call."""
     if point.state is not PointState.ACTIVE or not history:
         return []
     attempt = history[-1]
     match attempt.state:
         case AttemptState.CREATED:
-            return [Submit(point, attempt)]
+            due = attempt.cancel_requested or now >= (attempt.not_before or now)
+            return [Submit(point, attempt)] if due else []
         case AttemptState.SUBMITTING | AttemptState.UNCERTAIN:
             return [Recover(attempt)]
         case AttemptState.SUBMITTED | AttemptState.QUEUED | AttemptState.RUNNING:
@@ -141,32 +155,34 @@ def _advance(point: PointRow, history: tuple[AttemptRow, ...], polled: list[Atte
             return [Settle(point, history)]
 
 
-def _start(view: View, limits: Limits) -> list[Action]:
-    active = sum(point.state is PointState.ACTIVE for point in view.points)
-    actions: list[Action] = [Ready(point) for point in view.points if point.state is PointState.PLANNED]
-    ready = [point for point in view.points if point.state is PointState.READY]
-    actions += [Start(point, view.history(point)) for point in ready[: max(0, limits.max_parallel - active)]]
+def _start(view: View, waiting: Sequence[PointRow], limits: Limits, now: float) -> list[Action]:
+    """Starts for the free slots, as far as the budget covers their worst case; what it can never cover is blocked."""
+    actions: list[Action] = []
+    lessons = Lessons.of(view)
+    slots = limits.max_parallel - sum(point.state is PointState.ACTIVE for point in view.points)
+    money = spent(view, limits.gpus_per_attempt, limits.time_limit_s, now)
+    budget = math.inf if limits.gpu_hours is None else limits.gpu_hours
+    ahead = money.ahead
+    for point in waiting:
+        where = place(point, limits.ladder, lessons, by_prediction=limits.choose_pool)
+        worst = (worst_seconds(point, where.pool, limits.time_limit_s) or 0.0) * limits.gpus_per_attempt / 3600
+        if money.used >= budget or money.used + worst > budget + _ROUNDING:
+            actions.append(Block(point, _over_budget(budget, money.used, worst)))
+        elif point.state is PointState.PLANNED:
+            actions.append(Ready(point))
+        elif slots > 0 and now >= (point.not_before or now) and money.used + ahead + worst <= budget + _ROUNDING:
+            actions.append(Start(point, view.history(point), where))
+            slots, ahead = slots - 1, ahead + worst
     return actions
 
 
-def stop_reason(view: View, limits: Limits, now: float) -> str | None:
-    """Why no further point may start, or None."""
-    if limits.gpu_hours is not None:
-        used = gpu_hours(view, limits.gpus_per_attempt, now)
-        if used >= limits.gpu_hours:
-            return f"the budget of {limits.gpu_hours:g} GPU-hours is used up ({used:.1f})"
-    return _same_error(view, limits.same_error_stops_sweep)
+_ROUNDING = 1e-9
 
 
-def gpu_hours(view: View, gpus_per_attempt: int, now: float) -> float:
-    """GPU-hours of all attempts so far; one that still runs counts up to now."""
-    seconds = sum(
-        (attempt.ended_at or now) - attempt.started_at
-        for history in view.attempts.values()
-        for attempt in history
-        if attempt.started_at is not None
-    )
-    return seconds * gpus_per_attempt / 3600
+def _over_budget(budget: float, used: float, worst: float) -> str:
+    if used >= budget:
+        return f"the budget of {budget:g} GPU-hours is used up ({used:.1f})"
+    return f"of the budget of {budget:g} GPU-hours {budget - used:.1f} are left, and an attempt may take {worst:.1f}"
 
 
 def _same_error(view: View, limit: int) -> str | None:

@@ -15,7 +15,7 @@ from orchestrator.job_section import job_section
 from orchestrator.model import Point, Pool
 from orchestrator.overrides import override_key
 from orchestrator.plan import Limits
-from orchestrator.policy import RetryRules
+from orchestrator.policy import Backoff, RetryRules
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
 from orchestrator.triage.own_patterns import check_examples
@@ -88,9 +88,21 @@ def limits(spec: SweepSpec, target: Target) -> Limits:
         max_parallel=spec.budget.max_parallel,
         gpus_per_attempt=spec.resources.gpus if target.pools else 0,
         gpu_hours=spec.budget.gpu_hours,
+        time_limit_s=spec.resources.time_s,
         same_error_stops_sweep=spec.retry.same_error_stops_sweep,
+        ladder=tuple(target.pools[name] for name in target.ladder),
+        choose_pool=spec.preflight.choose_pool,
     )
 
 
 def retry_rules(spec: SweepSpec) -> RetryRules:
-    return RetryRules(spec.retry.attempts_per_point, spec.retry.budgets)
+    retry = spec.retry
+    wait = retry.backoff
+    return RetryRules(
+        attempts_per_point=retry.attempts_per_point,
+        budgets=retry.budgets,
+        backoff=Backoff(wait.base, wait.factor, wait.max, wait.jitter),
+        host_memory_growth=retry.host_memory_growth,
+        host_memory_max=retry.host_memory_max,
+        patches=retry.patches,
+    )

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from orchestrator import units
 from orchestrator.errors import SpecError
@@ -69,9 +69,15 @@ def _column(values: Any) -> Any:
     return values
 
 
+def _expression(value: Any) -> Any:
+    """A number or word in place of an expression is an expression as well."""
+    return repr(value) if isinstance(value, bool | int | float) else value
+
+
 Count = Annotated[int, Field(strict=True, ge=0)]
 Value = Annotated[Scalar, BeforeValidator(_scalar)]
 Column = Annotated[tuple[Value, ...], BeforeValidator(_column)]
+Text = Annotated[str, BeforeValidator(_expression)]
 Duration = Annotated[float, BeforeValidator(units.seconds)]
 Size = Annotated[int, BeforeValidator(units.size_bytes)]
 
@@ -121,6 +127,23 @@ def _budgets(written: Any) -> Any:
     return RETRY_BUDGETS | written if isinstance(written, dict) else written
 
 
+class BackoffSpec(_Part):
+    """Seconds between attempts: base, base x factor, base x factor^2, ..."""
+
+    base: Duration = 5.0
+    factor: Annotated[float, Field(ge=1)] = 4.0
+    max: Duration = 1800.0
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Each wait is up to this share longer or shorter."""
+
+
+class CauseSpec(_Part):
+    """What only some sweeps allow for one cause."""
+
+    patch: dict[str, Text] = Field(default_factory=dict)
+    """Key of the configuration -> expression in x, its present value: a retry is then another experiment."""
+
+
 class RetrySpec(_Part):
     attempts_per_point: Annotated[int, Field(strict=True, ge=1)] = 6
     """Ceiling over all causes, preemptions not counted."""
@@ -128,6 +151,67 @@ class RetrySpec(_Part):
     """Retries per cause; causes that are not named keep their default."""
     same_error_stops_sweep: Annotated[int, Field(strict=True, ge=1)] = 3
     """So many different points dead of one fingerprint, before any succeeded, stop the sweep."""
+    backoff: BackoffSpec = BackoffSpec()
+    host_memory_growth: Annotated[float, Field(gt=1)] = 1.5
+    """A host out-of-memory retry asks for this many times the memory."""
+    host_memory_max: Size | None = None
+    """Bytes; the largest node's."""
+    gpu_oom: CauseSpec = CauseSpec()
+    host_oom: CauseSpec = CauseSpec()
+    node_failure: CauseSpec = CauseSpec()
+    hang: CauseSpec = CauseSpec()
+    time_limit: CauseSpec = CauseSpec()
+    unknown: CauseSpec = CauseSpec()
+    missing_output: CauseSpec = CauseSpec()
+
+    @property
+    def patches(self) -> dict[str, dict[str, str]]:
+        """The changes that the sweep file allows, by cause."""
+        return {cause: patch for cause in RETRY_BUDGETS if (patch := getattr(self, cause).patch)}
+
+
+class HangSpec(_Part):
+    """When a job that runs on is taken for dead. Times are seconds."""
+
+    enabled: bool = True
+    step_factor: Annotated[float, Field(gt=1)] = 6.0
+    """A phase may take this many times as long as it usually does, and never less than its floor:"""
+    step_floor: Duration = 900.0
+    start_floor: Duration = 7200.0
+    """Until the first step is done."""
+    end_floor: Duration = 900.0
+    """From the last step to the end of the job."""
+    silence: Duration = 600.0
+    """The second sign: no output, or no work on any GPU, for this long."""
+
+
+class PreflightSpec(_Part):
+    choose_pool: bool = True
+    """Start on the first pool of the ladder that the prediction fits, rather than on the first."""
+    model: str | None = None
+    """Name of the model whose shapes to reckon with, where the path of the configuration does not tell."""
+
+
+class SecretSpec(_Part):
+    """A secret by reference: only the reference is ever stored."""
+
+    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    file: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_reference(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or len(value) != 1:
+            raise ValueError("is a secret: write {env: NAME} or {file: PATH}")
+        return value
+
+
+class NotifySpec(_Part):
+    """Messages through apprise."""
+
+    urls: tuple[SecretSpec, ...] = ()
+    """Apprise URLs; they hold tokens and passwords."""
+    on: tuple[Literal["finished", "point_failed", "stopped"], ...] = ("finished", "point_failed", "stopped")
 
 
 class BudgetSpec(_Part):
@@ -201,6 +285,9 @@ class SweepSpec(_Part):
     budget: BudgetSpec = BudgetSpec()
     outputs: OutputsSpec = OutputsSpec()
     triage: TriageSpec = TriageSpec()
+    hang: HangSpec = HangSpec()
+    preflight: PreflightSpec = PreflightSpec()
+    notify: NotifySpec = NotifySpec()
     search: Annotated[None, BeforeValidator(_no_search)] = None
 
     _source: Source | None = PrivateAttr(default=None)

@@ -195,6 +195,27 @@ def _retry(spec: SweepSpec) -> Iterator[SpecError]:
             yield spec.error(("retry", "budgets", cause), "is no cause that can be tried again", hint)
 
 
+def _patches(spec: SweepSpec) -> Iterator[SpecError]:
+    for cause, patch in spec.retry.patches.items():
+        for key, text in patch.items():
+            path: KeyPath = ("retry", cause, "patch", key)
+            try:
+                unknown = sorted(expression.parse(text).names - {"x"})
+            except SpecError as error:
+                yield spec.error(path, error.message, error.hint)
+                continue
+            if unknown:
+                yield spec.error(path, f"reads `{unknown[0]}`", "a patch knows x, the present value, alone")
+
+
+def _budget(spec: SweepSpec) -> Iterator[SpecError]:
+    hours, time, gpus = spec.budget.gpu_hours, spec.resources.time_s, spec.resources.gpus
+    if hours is not None and time is not None and gpus * time / 3600 > hours:
+        worst = f"{gpus} GPUs for {time / 3600:g} hours"
+        hint = "raise it, or lower resources.time"
+        yield spec.error(("budget", "gpu_hours"), f"does not cover a single attempt, which may take {worst}", hint)
+
+
 ROOT_VERDICTS = (
     "gpu_oom",
     "host_oom",
@@ -234,5 +255,7 @@ _RULES: tuple[Rule, ...] = (
     _overrides,
     _ladder,
     _retry,
+    _patches,
+    _budget,
     _patterns,
 )

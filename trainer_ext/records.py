@@ -16,6 +16,7 @@ heartbeat.json      wrapper, atomic             `Heartbeat`
 influence/*.npz     trainer, atomic             arrays named by `NPZ_KEYS`
 checkpoint.json     trainer, atomic             `Checkpoint`; only of jobs that save or load one
 stop-requested      wrapper                     empty; its presence asks the job to save a checkpoint and end
+stacks.txt          wrapper                     where every process of a hanging job stood before it was ended
 outcome.json        wrapper, atomic, last       `Outcome`
 ==================  ==========================  ===============================================================
 """
@@ -42,6 +43,7 @@ MEMORY = "memory.jsonl"
 HEARTBEAT = "heartbeat.json"
 CHECKPOINT = "checkpoint.json"
 STOP_REQUESTED = "stop-requested"
+STACKS = "stacks.txt"
 OUTCOME = "outcome.json"
 INFLUENCE_DIR = "influence"
 
@@ -113,6 +115,8 @@ class AttemptSpec(_Record):
     expected_npz: int | None = None
     time_limit_s: float | None = None
     """The wrapper ends the job after this long; None where the scheduler does it."""
+    hang: Mapping[str, float | None] | None = None
+    """When the wrapper takes the job for dead: the fields of `orchestrator.job.hang.HangLimits`. None: never."""
     created_at: float = 0.0
     schema: int = SCHEMA_VERSION
 
@@ -140,6 +144,8 @@ class Heartbeat(_Record):
     console_bytes: int
     last_output_at: float | None
     child_pid: int | None = None
+    step_s: float | None = None
+    """Median seconds from one step's end to the next, as the wrapper saw them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +166,8 @@ class MemorySample(_Record):
     gpu_used: list[int] = field(default_factory=list)
     """NVML's used memory per GPU: the whole device, whoever uses it. Empty without NVML."""
     gpu_total: list[int] = field(default_factory=list)
+    gpu_busy: list[int | None] = field(default_factory=list)
+    """Percent of the last moments in which a kernel ran, per GPU, by NVML."""
     cgroup_current: int | None = None
     cgroup_peak: int | None = None
     cgroup_limit: int | None = None
@@ -192,7 +200,13 @@ class Outcome(_Record):
     steps: list[int] = field(default_factory=list)
     oom_kills: int | None = None
     stop_reason: str | None = None
-    """terminated (the wrapper was told to stop) | time_limit | None"""
+    """terminated (the wrapper was told to stop) | time_limit | hang | None"""
+    stop_detail: str | None = None
+    """For people: what the reason was read from."""
+    first_step_s: float | None = None
+    """Seconds from the start of the job to the end of its first step."""
+    step_s: float | None = None
+    """Median seconds from one step's end to the next."""
     error: str | None = None
     """Why the child could not be started, in words."""
     outputs: list[Mapping[str, Any]] = field(default_factory=list)

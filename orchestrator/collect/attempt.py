@@ -17,9 +17,9 @@ from orchestrator.collect.step_lines import training_steps
 from orchestrator.paths import AttemptPaths
 from orchestrator.triage.evidence import MIB, Evidence, NpzFacts
 from orchestrator.triage.patterns import PatternBook
-from trainer_ext.records import AttemptSpec, Heartbeat, Outcome
+from trainer_ext.records import AttemptSpec, Checkpoint, Claim, Heartbeat, Outcome
 
-_Record = TypeVar("_Record", AttemptSpec, Heartbeat, Outcome)
+_Record = TypeVar("_Record", AttemptSpec, Checkpoint, Claim, Heartbeat, Outcome)
 
 NO_CONSOLE = ConsoleFacts(steps={}, signatures=(), lines=0, bytes=0, truncated=False, restarted=False, total_steps=None)
 

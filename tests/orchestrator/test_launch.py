@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from orchestrator.launch import Site, attempt_spec, new_attempt, write_attempt
+from orchestrator.launch import Ask, Site, attempt_spec, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import PointState, Pool
 from orchestrator.paths import RootPaths
@@ -31,7 +31,7 @@ H100 = Pool("h100", 8, 81_559)
 
 
 def attempt() -> AttemptRow:
-    return new_attempt(POINT, 1, "h100", None, 1_000.0)
+    return new_attempt(POINT, 1, Ask("h100"), 1_000.0)
 
 
 def written(root: Path, row: AttemptRow) -> AttemptSpec:
@@ -52,7 +52,7 @@ def test_every_placeholder_is_filled_and_nothing_else_is_touched(tmp_path: Path)
 
 
 def test_two_attempts_of_a_point_have_names_and_tokens_of_their_own() -> None:
-    first, again = attempt(), new_attempt(POINT, 2, "h100", None, 1_001.0)
+    first, again = attempt(), new_attempt(POINT, 2, Ask("h100"), 1_001.0)
     assert first.token != again.token
     assert first.job_name != again.job_name
 
