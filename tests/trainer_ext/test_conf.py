@@ -16,7 +16,7 @@ from trainer_ext.influence import InfluenceConfig
 
 CONF = Path(trainer_ext.__file__).parent / "conf"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
-PLUGIN_KEYS = {"enable", "accepted_threshold"}
+PLUGIN_KEYS = {"enable", "accepted_threshold", "capture", "profile"}
 
 
 def composed(config: str, *overrides: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trainer_ext.influence import InfluenceConfig, Responses, leading_tokens
 from trainer_ext.influence.contrast import group_members, response_weights
+from trainer_ext.verl_plugin.capture_mode import without_weight
 
 
 def acceptance(rewards: Tensor, extra_fields: Sequence[Mapping[str, Any]], threshold: float) -> Tensor:
@@ -75,6 +76,15 @@ def contrasted(responses: Responses, config: InfluenceConfig) -> Tensor:
         weights = response_weights(responses.accepted[members], responses.advantage[members], config)
         result[members] = weights is not None
     return result
+
+
+def weightless_in_contrast(responses: Responses, config: InfluenceConfig) -> Tensor:
+    """bool [R]: responses without an advantage that have part in a contrast nevertheless.
+
+    With scope `global` any response has: this rank does not know whether the others hold both kinds.
+    """
+    weightless = without_weight(responses.advantage)
+    return weightless if config.scope == "global" else weightless & contrasted(responses, config)
 
 
 def leading_response_tokens(response_mask: Tensor, max_tokens: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ of them as verl is set to put in one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +17,17 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import no_padding_2_padding
 
-from trainer_ext.influence import InfluenceConfig, LinearCapture, ModuleFactors
-from trainer_ext.verl_plugin.responses import leading_response_tokens, predicting_positions
+from trainer_ext.influence import InfluenceConfig, LinearCapture, StoredFactors
+from trainer_ext.influence.storage import on_device
+from trainer_ext.verl_plugin.capture_mode import without_weight
+from trainer_ext.verl_plugin.counters import SELECTED_TOKENS, DebugCounters
+from trainer_ext.verl_plugin.engine_methods import replaced
+from trainer_ext.verl_plugin.response_weights import LossFunction, PassTokens, ResponseWeights
+from trainer_ext.verl_plugin.responses import first_tokens, leading_response_tokens, predicting_positions
 
 ROW = "influence_row"
-"""int64 [B]: `responses.row_numbers`; verl splits, shuffles and sorts batches, and takes this column along."""
-
-LossFunction = Callable[..., tuple[Tensor, dict[str, Any]]]
+"""int64 [B]: `responses.row_numbers`; verl splits, shuffles and sorts batches, and takes this column along. Rows of -1 are not
+captured."""
 
 
 def log_prob_objective(weighted: bool) -> LossFunction:
@@ -43,7 +47,8 @@ def log_prob_objective(weighted: bool) -> LossFunction:
 class Captured:
     """What a tap brought: T tokens, the same in every module."""
 
-    modules: dict[str, ModuleFactors]
+    modules: StoredFactors
+    """To be read once, one module at a time."""
     response: Tensor
     """int64 [T] on the CPU, as in `ROW`."""
     token: Tensor
@@ -55,17 +60,22 @@ class Tap:
 
     A response is captured once, in the first pass that it appears in: later epochs of an update see other weights.
 
+    Args:
+        counters: where captured tokens are counted.
+
     Raises:
         ValueError: the engine splits sequences over ranks, or the config names no module.
     """
 
-    def __init__(self, engine: Any, config: InfluenceConfig) -> None:
+    def __init__(self, engine: Any, config: InfluenceConfig, counters: DebugCounters) -> None:
         if getattr(engine, "ulysses_sequence_parallel_size", 1) > 1:
             raise ValueError("influence: a sequence must lie on one rank; set ulysses_sequence_parallel_size=1")
-        self._engine, self._config = engine, config
+        self._engine, self._config, self._counters = engine, config, counters
         self._capture = LinearCapture(engine.module, config)
         self._seen: set[int] = set()
         self._tokens: list[Tensor] = []
+        self._weights = ResponseWeights()
+        self._of_log_probs = False
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -74,28 +84,41 @@ class Tap:
 
         def announce(micro_batch: TensorDict, loss_function: LossFunction | None, forward_only: bool) -> Any:
             if not forward_only:
-                self._select(micro_batch)
+                owner = self._select(micro_batch)
+                if self._of_log_probs and loss_function is not None and len(owner):
+                    loss_function = self._reading_weights(loss_function, micro_batch, owner)
             return forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)
 
         self._seen, self._tokens = set(), []
-        self._engine.forward_step = announce
+        with replaced(self._engine, "forward_step", announce), self._capture:
+            yield
+
+    @contextmanager
+    def of_log_probs(self) -> Iterator[None]:
+        """While open, passes of a training loss are captured as if their loss were that of `log_prob_objective`."""
+        self._of_log_probs = True
         try:
-            with self._capture:
-                yield
+            yield
         finally:
-            del self._engine.forward_step
+            self._of_log_probs = False
 
-    def pop(self) -> Captured:
-        """Everything captured since it was attached; the tap forgets it."""
-        modules = self._capture.pop()
-        response = next(iter(modules.values())).response.cpu()
-        return Captured(modules, response, torch.cat([torch.empty(0, dtype=torch.int64), *self._tokens]))
+    def take(self) -> Captured:
+        """Everything captured since it was attached; the tap forgets it.
 
-    def _select(self, micro_batch: TensorDict) -> None:
+        Raises:
+            RuntimeError: a loss that was captured as log-probabilities was none (`ResponseWeights.check`).
+        """
+        self._weights.check()
+        modules = self._capture.take()
+        return Captured(modules, modules.response.cpu(), torch.cat([torch.empty(0, dtype=torch.int64), *self._tokens]))
+
+    def _select(self, micro_batch: TensorDict) -> Tensor:
+        """Announce the tokens of a micro-batch; int64 [n], the sequence in it that each belongs to."""
         rows = micro_batch[ROW].flatten().tolist()
         mask = micro_batch["response_mask"].cpu()
         tokens = leading_response_tokens(mask, self._config.max_tokens_per_response)
-        tokens = [chosen[:0] if row in self._seen else chosen for row, chosen in zip(rows, tokens, strict=True)]
+        known = [row < 0 or row in self._seen for row in rows]
+        tokens = [chosen[:0] if skip else chosen for skip, chosen in zip(known, tokens, strict=True)]
         self._seen.update(rows)
         positions = predicting_positions(
             micro_batch["input_ids"].offsets().diff().cpu(),
@@ -103,6 +126,21 @@ class Tap:
             tokens,
             packed=tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True),
         )
-        response = torch.tensor(rows).repeat_interleave(torch.tensor([len(chosen) for chosen in tokens]))
+        owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(chosen) for chosen in tokens]))
         self._tokens.append(torch.cat(tokens))
-        self._capture.select(positions, response)
+        self._counters.add(SELECTED_TOKENS, len(positions))
+        self._capture.select(positions, torch.tensor(rows)[owner])
+        return owner
+
+    def _reading_weights(self, loss_function: LossFunction, micro_batch: TensorDict, owner: Tensor) -> LossFunction:
+        """The loss, which hands its weights to the capture: output gradients become those of the log-probabilities."""
+        advantage = first_tokens(micro_batch["advantages"]).float().cpu()
+        wanted = -advantage if self._config.output_function == "log_prob_advantage" else -torch.ones_like(advantage)
+        tokens = PassTokens.of(micro_batch["input_ids"].offsets().diff().cpu(), micro_batch["response_mask"])
+        return self._weights.read_off(
+            loss_function,
+            tokens,
+            wanted,
+            ~without_weight(advantage),
+            lambda scale: self._capture.weigh(scale[on_device(owner, scale.device)]),
+        )

@@ -23,19 +23,22 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 
 from trainer_ext import routing
 from trainer_ext.influence import InfluenceConfig
+from trainer_ext.verl_plugin import capture_mode
 from trainer_ext.verl_plugin import metrics as names
+from trainer_ext.verl_plugin.capture_mode import CaptureMode
+from trainer_ext.verl_plugin.profiling import FOLDER as PROFILE_FOLDER
 from trainer_ext.verl_plugin.refills import capped
 from trainer_ext.verl_plugin.responses import acceptance, first_tokens
 from trainer_ext.verl_plugin.resumable import ResumableTrainer
 from trainer_ext.verl_plugin.rollout import ROLLOUT, launch_server
 from trainer_ext.verl_plugin.startup import InlineRewards
 from trainer_ext.verl_plugin.worker import MASK, REPORT, REQUEST, SCORES, InfluenceWorker
-from trainer_ext.writer import ScoredResponse, output_dir, write_step
+from trainer_ext.writer import ScoredResponse, attempt_dir, output_dir, write_step
 
 ROUTER = Path(routing.__file__).with_suffix(".yaml")
 POLL_INTERVAL_S = 0.2
 """How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
-SETTINGS = ("enable", "accepted_threshold")
+SETTINGS = ("enable", "accepted_threshold", "capture", "profile")
 """Keys of the `influence` section that are the plugin's; the others are fields of InfluenceConfig."""
 
 
@@ -72,6 +75,10 @@ class InfluenceTrainer(ResumableTrainer):
 
     def __init__(self, config: DictConfig) -> None:
         self._influence, self._settings = split_settings(dict(OmegaConf.to_object(config.influence)))
+        capture_mode.check_setting(
+            self._settings["capture"], self._influence, capture_mode.config_obstacles(config, self._influence)
+        )
+        self._profiled_step: int | None = None
         if not config.actor_rollout_ref.rollout.router_config_path and config.trainer.device == "cpu":
             config.actor_rollout_ref.rollout.router_config_path = str(ROUTER)
         super().__init__(config)
@@ -123,24 +130,63 @@ class InfluenceTrainer(ResumableTrainer):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         if not self._settings["enable"]:
-            return super()._update_actor(batch, metrics)
-        batch.extra_info[REQUEST] = {"config": dataclasses.asdict(self._influence), **self._settings}
-        if self._influence.output_function == "training_loss":
             batch = super()._update_actor(batch, metrics)
-            self._trace(batch, metrics)
         else:
-            self._trace(batch, metrics)
+            batch = self._update_and_trace(batch, metrics)
+        ranks = self.actor_rollout_wg.take_pass_timings()
+        self.timing_raw.update({f"influence_{name}": max(seconds[name] for seconds in ranks) for name in ranks[0]})
+        return batch
+
+    def _update_and_trace(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        mode = self._capture_mode(batch)
+        print(mode.line(), flush=True)
+        batch.extra_info[REQUEST] = {
+            "config": dataclasses.asdict(self._influence),
+            **self._settings,
+            "inline": mode.inline,
+            "step": self.global_steps,
+            "profile": self._profile_folder(),
+        }
+        if mode.inline:
+            batch = super()._update_actor(batch, metrics)
+            self._trace(batch, metrics, mode)
+        else:
+            self._trace(batch, metrics, mode)
             batch = super()._update_actor(batch, metrics)
         del batch.extra_info[REQUEST]
         return batch
 
-    def _trace(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> None:
+    def _capture_mode(self, batch: KVBatchMeta) -> CaptureMode:
+        """Where this batch's gradients come from."""
+        capture = self._settings["capture"]
+        if self._influence.output_function == "training_loss" or capture == "separate":
+            return capture_mode.decide(capture, self._influence, [], 0, len(batch))
+        corrected = (self.config.algorithm.get("rollout_correction") or {}).get("rollout_is")
+        fields = ["advantages", "response_mask", *(["rollout_is_weights"] if corrected else [])]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        obstacles = [
+            *capture_mode.config_obstacles(self.config, self._influence, rows=len(batch)),
+            *capture_mode.batch_obstacles(data["advantages"], data["response_mask"], data.get("rollout_is_weights")),
+        ]
+        real = torch.tensor([not tag.get("is_padding", False) for tag in batch.tags])
+        weightless = capture_mode.without_weight(first_tokens(data["advantages"])) & real
+        return capture_mode.decide(capture, self._influence, obstacles, int(weightless.sum()), int(real.sum()))
+
+    def _profile_folder(self) -> str | None:
+        """Where to, if this step is the one that is profiled: the run's second, or its only one; the first warms up."""
+        if not self._settings["profile"]:
+            return None
+        if self._profiled_step is None:
+            self._profiled_step = min(self.global_steps + 1, self.total_training_steps)
+        return str(attempt_dir().resolve() / PROFILE_FOLDER) if self.global_steps == self._profiled_step else None
+
+    def _trace(self, batch: KVBatchMeta, metrics: dict[str, Any], mode: CaptureMode) -> None:
         """Score the batch on its ranks, write the step's file, fill in metrics and timings."""
         with marked_timer("influence", self.timing_raw):
             scored = self.actor_rollout_wg.compute_influence(batch)
             report = names.combine_ranks(_as_list(scored.extra_info[REPORT]))
             rows = self._rows(batch)
-            write_step(output_dir(), self.global_steps, rows, self._meta(report))
+            write_step(output_dir(), self.global_steps, rows, self._meta(report, mode))
         for phase, seconds in report["timing"].items():
             self.timing_raw[f"influence_{phase}"] = seconds
         residuals = [m["residual"] for m in report["modules"].values() if m["residual"] is not None]
@@ -175,8 +221,13 @@ class InfluenceTrainer(ResumableTrainer):
             if not tag.get("is_padding", False)
         ]
 
-    def _meta(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        return {"config": dataclasses.asdict(self._influence), "settings": self._settings, "modules": report["modules"]}
+    def _meta(self, report: Mapping[str, Any], mode: CaptureMode) -> dict[str, Any]:
+        return {
+            "config": dataclasses.asdict(self._influence),
+            "settings": self._settings,
+            "inline": mode.inline,
+            "modules": report["modules"],
+        }
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], *args: Any, **kwargs: Any

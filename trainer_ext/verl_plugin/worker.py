@@ -1,8 +1,8 @@
 """The influence trace on each rank: verl's actor worker plus a tap on its backward passes and the scoring.
 
-Gradients come from one of two places. With `output_function=training_loss` the real update is tapped: its backward computes
-them anyway, so no extra pass is needed, and scores are read after the update. With the log-probability functions a pass of its
-own runs before the update. Scores go back through TransferQueue, as verl's own log-probabilities do.
+Gradients come from one of two places (`capture_mode.py`). Where the update's backward pass holds them, it is tapped, so that no
+extra pass is needed, and scores are read after the update. Else a pass of its own runs before the update. Scores go back
+through TransferQueue, as verl's own log-probabilities do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +19,14 @@ from tensordict import TensorDict
 from torch import Tensor
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from trainer_ext.influence import InfluenceConfig, Responses, score_batch
 from trainer_ext.memory import MemoryPeaks, RankMemory
+from trainer_ext.verl_plugin.counters import SELECTED_TOKENS, DebugCounters
+from trainer_ext.verl_plugin.pass_timing import Pass, PassTimer
+from trainer_ext.verl_plugin.profiling import StepProfiler, trace_name
 from trainer_ext.verl_plugin.responses import (
     acceptance,
     contrasted,
@@ -30,11 +34,13 @@ from trainer_ext.verl_plugin.responses import (
     group_numbers,
     per_response,
     row_numbers,
+    weightless_in_contrast,
 )
 from trainer_ext.verl_plugin.tap import ROW, Captured, Tap, log_prob_objective
 
 REQUEST = "influence_request"
-"""Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`."""
+"""Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`, `inline` (`capture_mode.py`),
+`step`, and `profile`, the folder for a trace of this step or None."""
 SCORES, MASK, REPORT = "influence_scores", "influence_mask", "influence_report"
 """What `compute_influence` answers: jagged float32 and bool [B, n], and this rank's `metrics.combine_ranks` report."""
 
@@ -45,43 +51,87 @@ class InfluenceTrainingWorker(TrainingWorker):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._taps: dict[InfluenceConfig, Tap] = {}
+        self.pass_timer = PassTimer(torch.device(get_device_name()))
+        self.counters = DebugCounters()
+        self.profiler_of_steps = StepProfiler()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """verl's update; with a trace requested, tapped or without its optimizer step as the settings say."""
         request = tu.pop(data, REQUEST, default=None)
         if request is None:
-            return super().train_mini_batch(data)
+            return self._timed_update(data)
         config = InfluenceConfig.from_mapping(request["config"])
-        with self._optimizer_held(config.skip_optimizer_step):
-            if config.output_function != "training_loss":
-                return super().train_mini_batch(data)
+        with self.recorded("update", request), self._optimizer_held(config.skip_optimizer_step):
+            if not request["inline"]:
+                return self._timed_update(data)
             data[ROW] = row_numbers(data["response_mask"])
-            with self.tap(config).attached():
-                return super().train_mini_batch(data)
+            tap = self.tap(config)
+            with tap.attached():
+                if config.output_function == "training_loss":
+                    return self._timed_update(data)
+                self._pass_for_weightless(data, config, request["accepted_threshold"])
+                with tap.of_log_probs():
+                    return self._timed_update(data)
 
     def tap(self, config: InfluenceConfig) -> Tap:
         """The tap of these settings; kept, since its projections are as large as a few layers."""
         if config not in self._taps:
-            self._taps = {config: Tap(self.engine, config)}
+            self._taps = {config: Tap(self.engine, config, self.counters)}
         return self._taps[config]
 
     def capture_pass(self, data: TensorDict, config: InfluenceConfig) -> None:
         """One forward and backward pass over the batch for its gradients alone; weights and optimizer stay as they are."""
         data = data.clone(recurse=False)
         data[ROW] = row_numbers(data["response_mask"])
-        tu.assign_non_tensor(
-            data,
-            use_remove_padding=self.model_config.get("use_remove_padding", False),
-            use_dynamic_bsz=self.engine_config.use_dynamic_bsz,
-            max_token_len_per_gpu=self.engine_config.max_token_len_per_gpu,
-            micro_batch_size_per_gpu=self.engine_config.micro_batch_size_per_gpu,
-            use_fused_kernels=self.engine_config.use_fused_kernels,
-            calculate_entropy=False,
-        )
+        with self.tap(config).attached():
+            self._gradient_pass(data, config)
+
+    def recorded(self, name: str, request: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """A part of a step, profiled where the request says where to."""
+        folder = request.get("profile")
+        file = Path(folder) / trace_name(request["step"], self.rank) if folder else None
+        return self.profiler_of_steps.part(name, file)
+
+    def _timed_update(self, data: TensorDict) -> TensorDict:
+        with self.pass_timer.timing(self.engine, "forward_2", "loss_backward"):
+            return super().train_mini_batch(data)
+
+    def _gradient_pass(self, data: TensorDict, config: InfluenceConfig) -> None:
+        """Forward and backward over the rows of `data`, to a tap that is attached."""
+        tu.assign_non_tensor(data, **self._engine_settings(data), calculate_entropy=False)
         objective = log_prob_objective(weighted=config.output_function == "log_prob_advantage")
-        with self.engine.train_mode(), self.tap(config).attached():  # train_mode drops the gradients on leaving
+        timing = self.pass_timer.timing(self.engine, "forward_1", "logprob_backward")
+        with self.engine.train_mode(), timing:  # train_mode drops the gradients on leaving
             self.engine.forward_backward_batch(data, loss_function=objective, forward_only=False)
+
+    def _engine_settings(self, data: TensorDict) -> dict[str, Any]:
+        """How to run a pass: as the batch says, else as the engine is set, as in verl's own `train_batch`."""
+        names = ("use_dynamic_bsz", "max_token_len_per_gpu", "micro_batch_size_per_gpu", "use_fused_kernels")
+        settings = {name: getattr(self.engine_config, name) for name in names}
+        settings["use_remove_padding"] = self.model_config.get("use_remove_padding", False)
+        return {name: tu.get_non_tensor_data(data, name, default=value) for name, value in settings.items()}
+
+    def _pass_for_weightless(self, data: TensorDict, config: InfluenceConfig, threshold: float) -> None:
+        """A pass for the responses that the update gives no weight and that the scores need nevertheless.
+
+        Ranks run passes together: all run as many rows as the rank with the most, other rows of theirs to fill up with.
+        """
+        if config.output_function != "log_prob_reward":
+            return
+        rows = data[ROW]
+        due = torch.zeros(len(rows), dtype=torch.bool)
+        due[rows >= 0] = weightless_in_contrast(responses_of(data, rows >= 0, threshold), config)
+        most = torch.tensor([int(due.sum())], device=get_device_id())
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX, group=self.engine.get_data_parallel_group())
+        if not int(most):
+            return
+        settings = self._engine_settings(data)
+        step = 1 if settings["use_dynamic_bsz"] else settings["micro_batch_size_per_gpu"]
+        order = torch.argsort(due, descending=True, stable=True)[: -(-int(most) // step) * step]
+        part = tu.index_select_tensor_dict(data, order)
+        part[ROW] = torch.where(due[order], rows[order], -1)
+        self._gradient_pass(part, config)
 
     @contextmanager
     def _optimizer_held(self, hold: bool) -> Iterator[None]:
@@ -116,23 +166,26 @@ class InfluenceWorker(ActorRolloutRefWorker):
     def compute_influence(self, data: TensorDict) -> TensorDict:
         """Score every response token of this rank's batch.
 
-        With `training_loss` the tapped update of the same batch must have run; otherwise the capture pass runs here.
+        Where its capture is inline, the tapped update of the same batch must have run; otherwise the capture pass runs here.
         """
         self._memory.sample()  # a phase has ended, and torch still has all that it took
         request = tu.pop(data, REQUEST)
         config = InfluenceConfig.from_mapping(request["config"])
-        timing = {}
-        if config.output_function != "training_loss":
+        with self.actor.recorded("influence", request):
+            if not request["inline"]:
+                self.actor.capture_pass(data, config)
             start = time.perf_counter()
-            self.actor.capture_pass(data, config)
-            timing["capture"] = time.perf_counter() - start
-        start = time.perf_counter()
-        captured = self.actor.tap(config).pop()
-        scores, mask, report = score_rows(data, captured, config, request)
-        timing["pop_rows"] = time.perf_counter() - start  # the whole, of which the phases are parts
-        report["timing"] = {**report["timing"], **timing}
+            scores, mask, report = score_rows(data, self.actor.tap(config).take(), config, request)
+            pop_rows = time.perf_counter() - start  # the whole, of which the phases are parts
+        report["timing"] = {**report["timing"], "pop_rows": pop_rows}
+        report["tokens"] = self.actor.counters.read().get(SELECTED_TOKENS, 0)
         self._memory.sample()
         return tu.get_tensordict(tensor_dict={SCORES: scores, MASK: mask}, non_tensor_dict={REPORT: report}).cpu()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_pass_timings(self) -> dict[Pass, float]:
+        """Seconds of this rank's forward and backward passes since the last call."""
+        return self.actor.pass_timer.read()
 
 
 def score_rows(
@@ -151,7 +204,7 @@ def score_rows(
         name: {"k_in": k_in, "k_out": k_out, "route": result.routes[name], "residual": result.residuals[name]}
         for name, (k_in, k_out) in result.dims.items()
     }
-    report = {"tokens": len(due), "scored_tokens": int(due.sum()), "timing": result.timing, "modules": modules}
+    report = {"scored_tokens": int(due.sum()), "timing": result.timing, "modules": modules}
     return scores, mask, report
 
 

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from trainer_ext.verl_plugin.trainer import prompts_per_rank, split_settings
 
-SECTION = {"enable": True, "accepted_threshold": 0.5, "scope": "all_selected"}
+PLUGIN = {"enable": True, "accepted_threshold": 0.5, "capture": "auto", "profile": False}
+SECTION = {**PLUGIN, "scope": "all_selected"}
 
 
 def test_the_section_splits_into_the_engines_fields_and_the_plugins() -> None:
     config, settings = split_settings(SECTION)
     assert config.scope == "all_selected"
-    assert settings == {"enable": True, "accepted_threshold": 0.5}
+    assert settings == PLUGIN
 
 
 def test_an_unknown_key_is_refused_by_name() -> None:
