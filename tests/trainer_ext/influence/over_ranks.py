@@ -1,18 +1,22 @@
-"""Processes that score together, one a rank, and batches dealt out to them.
+"""Processes that work together, one a rank.
 
-A `RankPool` starts its processes once and then asks them as often as a test likes. A rank that gives no answer in time
-is an error of its own: `ANSWER_SECONDS` is shorter than the timeout of a collective, so that a hang is never taken for an
-error that all ranks agreed on.
+A `RankPool` starts its processes once and then asks them, or some of them, as often as a test likes. A rank that gives no
+answer in time is an error of its own: `ANSWER_SECONDS` is shorter than the timeout of a collective, so that a hang is
+never taken for an error that all ranks agreed on.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import queue
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from tests.trainer_ext.influence.against_truth import Options, responses_of
-from tests.truth.brute_force import Floats, Integers
+from tests.truth.brute_force import Floats
 from tests.truth.cases import Case
 from trainer_ext.influence import InfluenceConfig, ModuleFactors
 from trainer_ext.influence.distributed import score_batch_over_ranks
@@ -42,11 +46,13 @@ class Part:
     stored: bool = False
     """Rounded to float16 as a store keeps them."""
     breaks: bool = False
-    """The second module cannot be read."""
+    """The second module cannot be brought."""
+    stagings: int | None = None
+    """How often the first module can be staged; None: as often as needed."""
     like: Case | None = None
     """Whose responses they are where there is no module."""
-    members: tuple[int, ...] | None = None
-    """Ranks of the group that scores; None: all. Others answer nothing."""
+    device: str | None = None
+    """Where to compute; None: where the factors are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,9 @@ class Answer:
     """Module, route and predicted seconds."""
     error: str = ""
     message: str = ""
+    logged: Sequence[str] = ()
+    most_held: int = 0
+    """Most modules whose factors were in memory at once."""
     claimed_bytes: int = 0
     """`BatchResult.peak_bytes`."""
     allocated_bytes: int = 0
@@ -72,18 +81,48 @@ class Answer:
         return torch.from_numpy(self.scores)
 
 
-class BreakingModules:
-    """Modules of which the second cannot be read."""
+class _WearingOut(ModuleFactors):
+    """Factors that can be staged `left` times more, once it is set."""
 
-    def __init__(self, modules: Mapping[str, ModuleFactors]) -> None:
-        self._modules = modules
+    def __getattribute__(self, name: str) -> Any:
+        state = super().__getattribute__("__dict__")
+        if name == "exponent" and "left" in state:
+            if not state["left"]:
+                raise OSError("the disk is gone")
+            state["left"] -= 1
+        return super().__getattribute__(name)
+
+
+class _Modules:
+    """The modules of a part, made one by one as they are asked for."""
+
+    def __init__(self, part: Part, device: torch.device) -> None:
+        self._part, self._device = part, device
+        self._held = weakref.WeakSet[ModuleFactors]()
+        self.most_held = 0
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(self._part.modules)
 
     def items(self) -> Iterator[tuple[str, ModuleFactors]]:
-        yield next(iter(self._modules.items()))
-        raise OSError("the disk is gone")
+        for number, (name, case) in enumerate(self._part.modules):
+            if self._part.breaks and number == 1:
+                raise OSError("the disk is gone")
+            yield name, self._made(case, self._part.stagings if number == 0 else None)
+
+    def _made(self, case: Case, stagings: int | None) -> ModuleFactors:
+        factors = _factors(case, self._part, self._device)
+        if stagings is not None:
+            factors = _WearingOut(factors.inputs, factors.output_grads, factors.response, factors.exponent)
+            vars(factors)["left"] = stagings
+        self._held.add(factors)
+        self.most_held = max(self.most_held, len(self._held))
+        return factors
+
+
+Work = Callable[[dist.ProcessGroup | None, torch.device, Any], Any]
+"""What a rank is asked to do, given the group (None: all processes), its device and its own argument; a function of a
+module. Argument and answer travel by pickle."""
 
 
 class RankPool:
@@ -91,10 +130,19 @@ class RankPool:
 
     Args:
         backend: as `torch.distributed` names it.
+        preload: modules that are slow to import, imported once for all ranks.
     """
 
-    def __init__(self, size: int, backend: str = "gloo", *, gpus: bool = False) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(
+        self,
+        size: int,
+        backend: str = "gloo",
+        *,
+        gpus: bool = False,
+        preload: Sequence[str] = ("torch.distributed", __name__),
+    ) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
         self.size = size
         self._broken = ""
         self._folder = tempfile.TemporaryDirectory()
@@ -110,18 +158,28 @@ class RankPool:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def score(self, parts: Sequence[Part]) -> list[Answer]:
-        """Answers by rank."""
+    def ask(self, work: Work, arguments: Sequence[Any], members: Sequence[int] | None = None) -> list[Any]:
+        """Answers in the order of the arguments, one for each rank that takes part.
+
+        Args:
+            members: these ranks; None: as many as there are arguments, from the first on.
+        """
         assert not self._broken, f"an earlier question broke the pool: {self._broken}"
-        for pipe, part in zip(self._pipes, parts, strict=True):
-            pipe.send(part)
+        asked = tuple(range(len(arguments)) if members is None else members)
+        own = dict(zip(asked, arguments, strict=True))
+        for rank, pipe in enumerate(self._pipes):  # a group is made by all processes
+            pipe.send((asked, work, own.get(rank)))
         answers = []
-        for rank, pipe in enumerate(self._pipes):
-            if not pipe.poll(ANSWER_SECONDS):
+        for rank in asked:
+            if not self._pipes[rank].poll(ANSWER_SECONDS):
                 self._broken = f"rank {rank} gave no answer in {ANSWER_SECONDS} s"
                 raise TimeoutError(self._broken)
-            answers.append(pipe.recv())
+            answers.append(self._pipes[rank].recv())
         return answers
+
+    def score(self, parts: Sequence[Part], members: Sequence[int] | None = None) -> list[Answer]:
+        """Score a part a rank."""
+        return self.ask(_answered, parts, members)
 
     def close(self) -> None:
         """End the processes."""
@@ -136,66 +194,43 @@ class RankPool:
         self._folder.cleanup()
 
 
-def dealt(case: Case, ranks: Integers, size: int) -> list[tuple[Case, Integers]]:
-    """What each of `size` ranks has of a case, and which tokens these are, given the rank of each response [R]."""
-    parts = []
-    for rank in range(size):
-        mine = np.flatnonzero(ranks == rank)
-        tokens = np.flatnonzero(ranks[case.response] == rank)
-        number = np.full(len(case.group), -1)
-        number[mine] = np.arange(len(mine))
-        part = replace(
-            case,
-            inputs=case.inputs[tokens],
-            output_grads=case.output_grads[tokens],
-            response=number[case.response[tokens]],
-            group=case.group[mine],
-            accepted=case.accepted[mine],
-            advantage=case.advantage[mine],
-        )
-        parts.append((part, tokens))
-    return parts
-
-
-def together(answers: Sequence[Answer], tokens: Sequence[Integers]) -> torch.Tensor:
-    """Scores [T] of the whole case from those of its parts."""
-    out = torch.zeros(sum(map(len, tokens)), dtype=answers[0].tensor.dtype)
-    for answer, own in zip(answers, tokens, strict=True):
-        out[torch.from_numpy(own)] = answer.tensor
-    return out
-
-
 def _serve(rank: int, size: int, backend: str, meeting: str, device: torch.device, pipe: Connection) -> None:
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
-    groups: dict[tuple[int, ...], dist.ProcessGroup] = {}
-    while (part := pipe.recv()) is not None:
-        if part.members is not None and part.members not in groups:
-            groups[part.members] = dist.new_group(list(part.members), timeout=COLLECTIVE_TIMEOUT)
-        if part.members is not None and rank not in part.members:
-            pipe.send(Answer())
-            continue
-        pipe.send(_answered(part, None if part.members is None else groups[part.members], device))
+    groups: dict[tuple[int, ...], dist.ProcessGroup | None] = {tuple(range(size)): None}
+    while (question := pipe.recv()) is not None:
+        members, work, argument = question
+        if members not in groups:
+            groups[members] = dist.new_group(list(members), timeout=COLLECTIVE_TIMEOUT)
+        if rank in members:
+            pipe.send(work(groups[members], device, argument))
     dist.destroy_process_group()
 
 
-def _answered(part: Part, group: dist.ProcessGroup | None, device: torch.device) -> Answer:
+def _answered(group: dist.ProcessGroup | None, device: torch.device, part: Part) -> Answer:
+    modules = _Modules(part, device)
+    logged = queue.SimpleQueue[logging.LogRecord]()
+    handler, logger = QueueHandler(logged), logging.getLogger("trainer_ext.influence")  # type: ignore[arg-type]
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
-        modules: Any = {name: _factors(case, part, device) for name, case in part.modules}
-        if part.breaks:
-            modules = BreakingModules(modules)
         before = _watch(device)
         responses = responses_of(part.like or part.modules[0][1])
-        result = score_batch_over_ranks(modules, responses, InfluenceConfig(**part.options), group=group)
+        config = InfluenceConfig(**part.options)
+        result = score_batch_over_ranks(modules, responses, config, group=group, device=part.device)
     except Exception as error:
         return Answer(error=type(error).__name__, message=f"{error}\n{traceback.format_exc()}")
+    finally:
+        logger.removeHandler(handler)
     return Answer(
         scores=result.scores.cpu().numpy(),
         routes=result.routes,
         residuals=result.residuals,
         predicted=[(record.module, record.route, record.predicted_seconds) for record in result.choices],
+        logged=[logged.get().getMessage() for _ in range(logged.qsize())],
+        most_held=modules.most_held,
         claimed_bytes=result.peak_bytes,
         allocated_bytes=torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0,
     )

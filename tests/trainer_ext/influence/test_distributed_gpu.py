@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from tests.trainer_ext.influence.against_truth import Options, name, relative_error, rms_error, truth
-from tests.trainer_ext.influence.over_ranks import Answer, Part, RankPool, dealt, together
+from tests.trainer_ext.influence.dealt import dealt, together
+from tests.trainer_ext.influence.over_ranks import Answer, Part, RankPool
 from tests.truth.brute_force import Floats
 from tests.truth.cases import CASES, Case, random_batch
 
