@@ -1,8 +1,8 @@
 """When a checkpoint counts, and what it holds beside the weights: the records of every step up to its own.
 
-verl writes a step's checkpoint before it logs the step, and deletes the one before as soon as the weights are written. Killed in
-between, it would leave a step that nobody ever logs, or no whole checkpoint at all. So here a checkpoint counts only when it is
-*confirmed*: after the step's metrics are logged, by the file `confirmed` in its folder; and older ones go after that. A step
+verl writes a step's checkpoint before it logs the step, and deletes the one before as soon as the weights are written. Killed
+in between, it would leave a step that nobody ever logs, or no whole checkpoint at all. So here a checkpoint counts only when it
+is *confirmed*: after the step's metrics are logged, by the file `confirmed` in its folder; and older ones go after that. A step
 whose checkpoint was not confirmed is done again.
 
 The records (metrics and score files) travel with the weights. Restored into the attempt folder of the job that resumes, they
@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def withdraw(folder: Path) -> None:
 
 
 def confirm(folder: Path, attempt: Path, *, keep: int | None = None) -> None:
-    """Declare a checkpoint whole: add the records of its steps, bring all to disk, mark it, remove older ones.
+    """Declare a checkpoint whole: add the records of its steps, bring all to disk, mark it, note it in the attempt folder,
+    remove older ones.
 
     Args:
         folder: the checkpoint's, written by the trainer.
@@ -78,12 +80,13 @@ def confirm(folder: Path, attempt: Path, *, keep: int | None = None) -> None:
     for file in folder.rglob("*"):
         _flush(file)
     records.write_atomic(folder / CONFIRMED, "")
+    _note(attempt, replace(_noted(attempt), saved_after=step))
     if keep is not None:
         _prune(folder.parent, keep)
 
 
 def restore(folder: Path, attempt: Path) -> list[dict[str, Any]]:
-    """Put a checkpoint's score files into an attempt folder.
+    """Put a checkpoint's score files into the attempt folder of a job that resumes from it, and note there that it does.
 
     Returns:
         the metrics of its steps, `{"step": n, "data": {...}}` each, for the trainer to log again: its logger has the file open.
@@ -93,7 +96,17 @@ def restore(folder: Path, attempt: Path) -> list[dict[str, Any]]:
     (attempt / records.INFLUENCE_DIR).mkdir(parents=True, exist_ok=True)
     for name in _score_files(place, step):
         _link(place / name, attempt / name)
+    _note(attempt, records.Checkpoint(resumed_after=step))
     return list(_rows(place / records.METRICS))
+
+
+def _noted(attempt: Path) -> records.Checkpoint:
+    path = attempt / records.CHECKPOINT
+    return records.Checkpoint.from_json(path.read_bytes()) if path.exists() else records.Checkpoint()
+
+
+def _note(attempt: Path, note: records.Checkpoint) -> None:
+    records.write_atomic(attempt / records.CHECKPOINT, note.to_json())
 
 
 def _confirmed(root: Path) -> list[Path]:

@@ -2,8 +2,8 @@
 
 It exists so that the orchestrator can be tried, tested and killed a thousand times without torch or verl. It reads its
 config, prints verl's console line, appends verl's metrics.jsonl and writes influence NPZ files whose values depend on nothing
-but the config. `synthetic.fail` makes it end in each of the ways real jobs end. Imports are few on purpose: it starts
-in about 0.2 s.
+but the config. `synthetic.fail` makes it end in each of the ways real jobs end; it saves and resumes as they do. Imports are
+few on purpose: it starts in about 0.2 s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from trainer_ext import records
+from trainer_ext import checkpoints, records
 from trainer_ext.writer import ScoredResponse, write_step
 
 OOM_LOG = """\
@@ -59,7 +59,7 @@ BEFORE_STEP: Mapping[str, Callable[[], None]] = {
     "hang": _hang,
     "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
-"""Failures that strike instead of step `synthetic.fail_after + 1`."""
+"""Failures that strike instead of this attempt's step number `synthetic.fail_after + 1`."""
 OTHER_FAILURES = ("none", "exit_nonzero_after", "nan_scores", "missing_npz")
 """Failures of the output or of the exit code; `missing_npz` and `nan_scores` hit the last step."""
 
@@ -130,18 +130,44 @@ def log_step(folder: Path, step: int, metrics: Mapping[str, float]) -> None:
         file.write(json.dumps({"step": step, "data": dict(metrics)}) + "\n")
 
 
+def resume(config: Mapping[str, Any], folder: Path) -> int:
+    """Take up the newest checkpoint; returns its step, 0 without one."""
+    newest = checkpoints.newest(Path(config["trainer"]["default_local_dir"]))
+    if newest is None:
+        return 0
+    rows = checkpoints.restore(newest, folder)
+    (folder / records.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    step = checkpoints.step_of(newest) or 0
+    print(f"goes on after step {step}", flush=True)
+    return step
+
+
+def save(config: Mapping[str, Any], folder: Path, step: int) -> None:
+    """There is nothing to save but that the step is done."""
+    checkpoint = checkpoints.folder_of(Path(config["trainer"]["default_local_dir"]), step)
+    checkpoints.withdraw(checkpoint)
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    checkpoints.confirm(checkpoint, folder, keep=config["trainer"]["max_actor_ckpt_to_keep"])
+
+
 def run(config: Mapping[str, Any], folder: Path, pool: str | None) -> int:
     """Train for pretend; returns the exit code, or ends as `synthetic.fail` says."""
     settings, steps = config["synthetic"], int(config["trainer"]["total_training_steps"])
-    mode = failure_mode(settings, pool)
-    for step in range(1, steps + 1):
-        if mode in BEFORE_STEP and step == settings["fail_after"] + 1:
+    mode, every = failure_mode(settings, pool), int(config["trainer"]["save_freq"])
+    done = resume(config, folder)
+    for step in range(done + 1, steps + 1):
+        if mode in BEFORE_STEP and step == done + settings["fail_after"] + 1:
             BEFORE_STEP[mode]()
         time.sleep(settings["step_seconds"])
         responses = make_responses(config, step, nan_scores=mode == "nan_scores" and step == steps)
         if not (mode == "missing_npz" and step == steps):
             write_step(folder / records.INFLUENCE_DIR, step, responses, {"config": config["influence"]})
         log_step(folder, step, step_metrics(responses, step, float(settings["step_seconds"])))
+        asked = step < steps and (folder / records.STOP_REQUESTED).exists()
+        if asked or (every > 0 and step % every == 0):
+            save(config, folder, step)
+        if asked:
+            return 0
     return 1 if mode == "exit_nonzero_after" else 0
 
 

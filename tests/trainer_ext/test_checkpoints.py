@@ -29,6 +29,10 @@ def save(root: Path, step: int) -> Path:
     return folder
 
 
+def noted(attempt: Path) -> records.Checkpoint:
+    return records.Checkpoint.from_json((attempt / records.CHECKPOINT).read_text())
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
@@ -71,6 +75,20 @@ def test_a_restored_attempt_holds_every_step_up_to_the_checkpoint_and_none_after
     files = sorted((second / records.INFLUENCE_DIR).iterdir())
     assert [file.read_text() for file in files] == ["scores 1", "scores 2"]
     assert files[0].stat().st_ino == (attempt / records.INFLUENCE_DIR / files[0].name).stat().st_ino, "takes up space"
+
+
+def test_the_attempt_folder_says_where_the_attempt_took_up_and_where_another_would(
+    root: Path, attempt: Path, tmp_path: Path
+) -> None:
+    do_step(attempt, 1)
+    checkpoints.confirm(save(root, 1), attempt)
+    assert noted(attempt) == records.Checkpoint(saved_after=1)
+    second = tmp_path / "2"
+    checkpoints.restore(root / "global_step_1", second)
+    assert noted(second) == records.Checkpoint(resumed_after=1)
+    do_step(second, 2)
+    checkpoints.confirm(save(root, 2), second)
+    assert noted(second) == records.Checkpoint(resumed_after=1, saved_after=2)
 
 
 def test_records_outlive_the_attempt_that_made_them(root: Path, attempt: Path, tmp_path: Path) -> None:

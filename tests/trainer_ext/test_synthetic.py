@@ -17,7 +17,7 @@ import yaml
 from trainer_ext import records, synthetic
 
 CONFIG: dict[str, Any] = {
-    "trainer": {"total_training_steps": 2},
+    "trainer": {"total_training_steps": 2, "save_freq": -1, "default_local_dir": "none", "max_actor_ckpt_to_keep": 1},
     "influence": {"projection_dim_factor": 128, "scope": "per_prompt"},
     "synthetic": {
         "seed": 0,

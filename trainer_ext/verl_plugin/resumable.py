@@ -26,11 +26,11 @@ from trainer_ext.writer import attempt_dir
 class _AfterLog:
     """A tracking backend of verl's that only hears that a step was logged: the backends before it have written it."""
 
-    def __init__(self, heard: Callable[[int], None]) -> None:
+    def __init__(self, heard: Callable[[], None]) -> None:
         self._heard = heard
 
     def log(self, data: Mapping[str, Any], step: int) -> None:  # noqa: ARG002
-        self._heard(step)
+        self._heard()
 
 
 class ResumableTrainer(PPOTrainerSync):
@@ -84,20 +84,13 @@ class ResumableTrainer(PPOTrainerSync):
             for row in checkpoints.restore(folder, attempt_dir()):
                 self.logger.log(row["data"], row["step"], backend=["file"])
             print(f"[resume] goes on after step {self._resumed_after} from {folder}", flush=True)
-            self._note(saved_after=None)
         self.logger.logger["after"] = _AfterLog(self._confirm)
 
-    def _confirm(self, step: int) -> None:
+    def _confirm(self) -> None:
         """The step is logged: its checkpoint, if there is one, counts."""
-        if self._saved is None:
-            return
-        checkpoints.confirm(self._saved, attempt_dir(), keep=self._keep)
-        self._saved = None
-        self._note(saved_after=step)
-
-    def _note(self, saved_after: int | None) -> None:
-        note = records.Checkpoint(resumed_after=self._resumed_after, saved_after=saved_after)
-        records.write_atomic(attempt_dir() / records.CHECKPOINT, note.to_json())
+        if self._saved is not None:
+            checkpoints.confirm(self._saved, attempt_dir(), keep=self._keep)
+            self._saved = None
 
     # ---- stopping on request -----------------------------------------------------------------------------------------
 
