@@ -9,11 +9,15 @@ cluster.
     result = score_batch(modules, responses, config)
     result.scores                                   # [T], NaN where a group has no contrast
 
+With scope `global` all ranks of a process group call `score_batch_over_ranks(modules, responses, config, group=...)` in
+place of `score_batch`; each has its own tokens and responses and gets the scores of those.
+
 `scoring.py` holds the definition of a score.
 """
 
 from trainer_ext.influence.capture import LinearCapture, leading_tokens, target_modules
 from trainer_ext.influence.config import InfluenceConfig
+from trainer_ext.influence.distributed import score_batch_over_ranks
 from trainer_ext.influence.factors import ModuleFactors, Responses
 from trainer_ext.influence.projection import projection_dims
 from trainer_ext.influence.scoring import BatchResult, ModuleResult, score_batch, score_module
@@ -45,6 +49,7 @@ __all__ = [
     "projection_dims",
     "projection_table",
     "score_batch",
+    "score_batch_over_ranks",
     "score_module",
     "similarity",
     "target_modules",

@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torch.distributed import ProcessGroup
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from trainer_ext.influence import InfluenceConfig, Responses, score_batch
+from trainer_ext.influence import InfluenceConfig, Responses, score_batch, score_batch_over_ranks
 from trainer_ext.memory import MemoryPeaks, RankMemory
 from trainer_ext.verl_plugin.counters import SELECTED_TOKENS, DebugCounters
 from trainer_ext.verl_plugin.pass_timing import Pass, PassTimer
@@ -175,7 +176,8 @@ class InfluenceWorker(ActorRolloutRefWorker):
             if not request["inline"]:
                 self.actor.capture_pass(data, config)
             start = time.perf_counter()
-            scores, mask, report = score_rows(data, self.actor.tap(config).take(), config, request)
+            ranks = self.actor.engine.get_data_parallel_group()
+            scores, mask, report = score_rows(data, self.actor.tap(config).take(), config, request, ranks)
             pop_rows = time.perf_counter() - start  # the whole, of which the phases are parts
         report["timing"] = {**report["timing"], "pop_rows": pop_rows}
         report["tokens"] = self.actor.counters.read().get(SELECTED_TOKENS, 0)
@@ -189,13 +191,25 @@ class InfluenceWorker(ActorRolloutRefWorker):
 
 
 def score_rows(
-    data: TensorDict, captured: Captured, config: InfluenceConfig, request: Mapping[str, Any]
+    data: TensorDict,
+    captured: Captured,
+    config: InfluenceConfig,
+    request: Mapping[str, Any],
+    ranks: ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """(scores, mask, report): jagged float32 and bool [B, n] in the batch's order, and what was done."""
+    """(scores, mask, report): jagged float32 and bool [B, n] in the batch's order, and what was done.
+
+    With scope `global` all of `ranks` (None: all processes) must call it, in whatever state their batches are.
+    """
     rows = row_numbers(data["response_mask"])
     responses = responses_of(data, rows >= 0, request["accepted_threshold"])
-    result = score_batch(captured.modules, responses, config)
-    due = contrasted(responses, config)[captured.response]
+    if config.scope == "global":
+        result = score_batch_over_ranks(captured.modules, responses, config, group=ranks)
+        # all ranks' responses are one group, of which this rank sees a part
+        due = torch.full((len(captured.response),), "none" not in result.routes.values())
+    else:
+        result = score_batch(captured.modules, responses, config)
+        due = contrasted(responses, config)[captured.response]
     lengths = data["response_mask"].offsets().diff().tolist()
     place = (captured.response, captured.token, rows, lengths)
     scores = per_response(result.scores.float().cpu(), *place, empty=torch.nan)

@@ -27,8 +27,7 @@ import torch.distributed as dist
 from tests.trainer_ext.influence.against_truth import Options, responses_of
 from tests.truth.brute_force import Floats
 from tests.truth.cases import Case
-from trainer_ext.influence import InfluenceConfig, ModuleFactors
-from trainer_ext.influence.distributed import score_batch_over_ranks
+from trainer_ext.influence import InfluenceConfig, ModuleFactors, score_batch_over_ranks
 from trainer_ext.influence.storage import half_output_grads, half_rows
 
 ANSWER_SECONDS = 45
