@@ -89,6 +89,7 @@ def point_snapshot(
         attempts=tuple(_attempt(attempt, gpus) for attempt in history),
         metrics=facts.metrics,
         npz=tuple(NpzSnapshot(**dataclasses.asdict(file)) for file in facts.npz),
+        resumed_after=facts.resumed_after,
         card_bytes=facts.card_bytes,
         gpu_peak_bytes=facts.gpu_peak_bytes,
         host_peak_bytes=facts.host_peak_bytes,

@@ -93,6 +93,8 @@ class PointSnapshot:
     metrics: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """step -> name -> value."""
     npz: tuple[NpzSnapshot, ...] = ()
+    resumed_after: int = 0
+    """The deciding attempt went on after this step; the figures of the steps before are those of earlier attempts."""
     card_bytes: int | None = None
     """Physical memory of one card."""
     gpu_peak_bytes: int | None = None

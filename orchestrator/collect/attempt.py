@@ -49,6 +49,7 @@ def collect_attempt(
     spec = read_record(AttemptSpec, paths.spec)
     outcome = read_record(Outcome, paths.outcome)
     heartbeat = read_record(Heartbeat, paths.heartbeat)
+    checkpoint = read_record(Checkpoint, paths.checkpoint)
     console = read_console(paths.console, book)
     memory = read_memory(paths.memory)
     steps = merge_steps(console.steps, metrics.read_all(paths.metrics))
@@ -78,6 +79,7 @@ def collect_attempt(
         gpu_peak_bytes=memory.gpu_peak,
         host_peak_bytes=memory.host_peak,
         host_limit_bytes=memory.host_limit,
+        resumed_after=checkpoint.resumed_after if checkpoint else 0,
         restarted=console.restarted,
         started_at=outcome.started_at if outcome else None,
         ended_at=outcome.ended_at if outcome else None,

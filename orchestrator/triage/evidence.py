@@ -98,6 +98,8 @@ class Evidence:
     """NVML's peak of used memory, the largest of all GPUs."""
     host_peak_bytes: int | None = None
     host_limit_bytes: int | None = None
+    resumed_after: int = 0
+    """Steps up to this one were done by earlier attempts, and their records restored from a checkpoint."""
     restarted: bool = False
     """The log shows steps beginning again after the last one had been reached."""
     started_at: float | None = None

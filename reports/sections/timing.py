@@ -34,9 +34,10 @@ def _job_seconds(point: PointSnapshot) -> float | None:
 
 
 def _outside_steps(point: PointSnapshot) -> float | None:
-    """Preparation, start-up and shutdown: what the job took beside its steps."""
+    """Preparation, start-up and shutdown: what the job took beside the steps that it did itself."""
     whole, steps = _job_seconds(point), metrics.series(point, metrics.STEP)
-    return None if whole is None or not steps else whole - sum(steps.values())
+    own = [seconds for step, seconds in steps.items() if step > point.resumed_after]
+    return None if whole is None or not own else whole - sum(own)
 
 
 def _figure(value: float | None) -> str:

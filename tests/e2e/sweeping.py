@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,33 @@ class Product:
 
     def report(self, sweep: str) -> str:
         return (self.root / "sweeps" / sweep / "report.md").read_text()
+
+
+def score_files(folder: Path) -> dict[str, bytes]:
+    """The score files of an attempt, byte by byte."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "influence").iterdir())}
+
+
+def metrics_rows(folder: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(step, metrics) in the order in which they were logged, without times and memory, which the machine decides."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    measured = ("timing_", "perf/", "actor/perf/")
+    return [
+        (row["step"], {name: value for name, value in row["data"].items() if not name.startswith(measured)})
+        for row in rows
+    ]
+
+
+def wait_for(condition: Callable[[], bool], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def signal_wrapper(attempt: Path, number: signal.Signals) -> None:
+    """SIGKILL is a node that dies, SIGUSR2 a scheduler's warning."""
+    os.kill(json.loads((attempt / "claim").read_text())["pid"], number)
 
 
 def completions(product: Product, sweep: str) -> dict[str, int]:

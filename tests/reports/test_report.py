@@ -225,3 +225,13 @@ def test_timing_says_how_long_a_job_took_outside_its_steps(factor_sweep: SweepSn
     assert took.ended_at is not None
     whole = took.ended_at - took.started_at
     assert rows_of(report, "Timing (step 1)")["infl-excl-perprompt"][-2:] == [f"{whole:,.0f}", f"{whole - 50:,.0f}"]
+
+
+def test_the_steps_of_earlier_attempts_are_no_part_of_the_job_that_resumed(factor_sweep: SweepSnapshot) -> None:
+    steps = {1: {"timing_s/step": 30.0}, 2: {"timing_s/step": 20.0}}
+    resumed = with_points(factor_sweep, metrics=steps, resumed_after=1)
+    took = resumed.points[0].attempts[-1]
+    assert took.started_at is not None
+    assert took.ended_at is not None
+    row = rows_of(render(resumed), "Timing (step 1)")["infl-excl-perprompt"]
+    assert row[-1] == f"{took.ended_at - took.started_at - 20:,.0f}"

@@ -15,7 +15,7 @@ from orchestrator.model import Verdict
 from orchestrator.paths import AttemptPaths
 from orchestrator.triage.evidence import MIB
 from orchestrator.triage.verdict import judge
-from trainer_ext.records import AttemptSpec, Heartbeat, MemorySample, Outcome, npz_name
+from trainer_ext.records import AttemptSpec, Checkpoint, Heartbeat, MemorySample, Outcome, npz_name
 from trainer_ext.writer import ScoredResponse, write_step
 
 RESPONSES = [
@@ -123,8 +123,27 @@ def test_kills_are_known_from_memory_samples_when_the_wrapper_died_too(tmp_path:
     assert judge(evidence).verdict is Verdict.HOST_OOM
 
 
+def test_a_resumed_attempt_is_whole_by_itself_and_says_where_it_took_up(tmp_path: Path) -> None:
+    paths = write_whole(tmp_path)
+    paths.console.write_text("step:2 - actor/loss:0.25\n")
+    paths.checkpoint.write_text(Checkpoint(resumed_after=1, saved_after=2).to_json())
+    evidence = collect_attempt(tmp_path, backend_ended=True)
+    assert (evidence.steps, evidence.resumed_after, len(evidence.npz)) == ((1, 2), 1, 2)
+    assert judge(evidence).verdict is Verdict.COMPLETED
+
+
 @given(
-    st.sampled_from(["attempt.json", "outcome.json", "heartbeat.json", "metrics.jsonl", "memory.jsonl", "console.log"]),
+    st.sampled_from(
+        [
+            "attempt.json",
+            "outcome.json",
+            "heartbeat.json",
+            "metrics.jsonl",
+            "memory.jsonl",
+            "console.log",
+            "checkpoint.json",
+        ]
+    ),
     st.one_of(st.binary(max_size=60), st.sampled_from([b"[]", b"null", b'{"token": 1}', b"{}" * 3])),
 )
 @settings(max_examples=60, deadline=None)
