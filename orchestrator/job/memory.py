@@ -8,7 +8,7 @@ lock that the job needs to map memory. It is therefore read only as often as it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,10 @@ from trainer_ext.records import MemorySample
 
 PSS_SHARE = 0.01
 """Share of one core that measuring the proportional set size may cost."""
+IDLE_PERCENT = 5
+"""A card below this does nothing that trains."""
+IDLE_STALE_S = 30.0
+"""A driver that answered longer ago than this says nothing about now."""
 
 
 class MemorySampler:
@@ -48,11 +52,13 @@ class MemorySampler:
         self._visible_devices = visible_devices
         self._tree_pss = tree_pss
         self._nvml: Nvml | None = None
+        self.idleness = Idleness()
 
     def __call__(self) -> None:
-        line = self.sample().to_json() + "\n"
+        sample = self.sample()
+        self.idleness.see(sample.gpu_busy, time.monotonic())
         with self._path.open("a") as file:
-            file.write(line)
+            file.write(sample.to_json() + "\n")
 
     def sample(self) -> MemorySample:
         if self._nvml is None:  # not in __init__: a sick driver may block, and must block the sampler alone
@@ -75,12 +81,31 @@ def compose(
         time=now,
         gpu_used=[card.used for card in cards],
         gpu_total=[card.total for card in cards],
+        gpu_busy=[card.busy for card in cards],
         cgroup_current=host.current,
         cgroup_peak=host.peak,
         cgroup_limit=host.limit,
         oom_kill=None if host.oom_kill is None else host.oom_kill - oom_kills_before,
         process_pss=pss,
     )
+
+
+class Idleness:
+    """Since when no card has done anything."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seen_at = float("-inf")
+
+    def see(self, busy: Sequence[int | None], now: float) -> None:
+        """Args: percent of the time in which a kernel ran, by card; seconds on a clock that never goes back."""
+        self._seen_at = now
+        idle = bool(busy) and all(percent is not None and percent < IDLE_PERCENT for percent in busy)
+        self._since = (now if self._since is None else self._since) if idle else None
+
+    def since(self, now: float) -> float | None:
+        """None: a card does something, or nobody can tell any more."""
+        return self._since if now - self._seen_at < IDLE_STALE_S else None
 
 
 class TreePss:

@@ -20,6 +20,8 @@ class Card:
     uuid: str
     used: int
     total: int
+    busy: int | None = None
+    """Percent of the last moments (up to a second) in which a kernel ran."""
 
 
 class Nvml:
@@ -77,7 +79,15 @@ def _card(handle: Any) -> Card:
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         used=int(memory.used),
         total=int(memory.total),
+        busy=_busy(handle),
     )
+
+
+def _busy(handle: Any) -> int | None:
+    try:
+        return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except pynvml.NVMLError:  # a card in MIG mode does not tell
+        return None
 
 
 def _text(value: str | bytes) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 TERMINATED = "terminated"
 TIME_LIMIT = "time_limit"
 WARNED = "warned"
+HANG = "hang"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Stop:
     kill_at: float
     signal: int = signal.SIGTERM
     """What is sent at `signal_at`."""
+    detail: str | None = None
+    """What the reason was read from, for people."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,21 @@ class Limits:
     """Between asking by the file and signalling: after a signal that we got, and before the end of the time limit."""
 
 
-def react(stop: Stop | None, received: int | None, now: float, limits: Limits) -> tuple[Stop | None, int | None]:
+def react(
+    stop: Stop | None, received: int | None, now: float, limits: Limits, hung: str | None = None
+) -> tuple[Stop | None, int | None]:
     """One step. The first `Stop` that comes back means: ask by the file.
 
     Args:
         stop: what is under way, if anything.
         received: SIGTERM, SIGINT or SIGUSR2 that the wrapper got, or None.
         now: seconds on a clock that never goes back.
+        hung: why the job is taken for dead, if it is. Such a job gets no notice: it looks for no file.
 
     Returns:
         what is under way now, and the signal to send to the job, or None.
     """
-    if stop is not None and now >= stop.kill_at:
+    if stop is not None and stop.signal_at == math.inf and now >= stop.kill_at:
         return replace(stop, signal_at=math.inf, kill_at=math.inf), signal.SIGKILL
     if received == signal.SIGUSR2:
         stop = stop or Stop(WARNED, limits.end_at, limits.end_at + limits.grace_s)
@@ -61,9 +67,11 @@ def react(stop: Stop | None, received: int | None, now: float, limits: Limits) -
         stop = Stop(TERMINATED, at, at + limits.grace_s, received)
     if stop is None and now >= limits.end_at - limits.notice_s:
         stop = Stop(TIME_LIMIT, limits.end_at, limits.end_at + limits.grace_s)
+    if stop is None and hung is not None:
+        stop = Stop(HANG, now, now + limits.grace_s, detail=hung)
     if stop is not None and now >= stop.signal_at:
         reason = TIME_LIMIT if stop.reason == WARNED else stop.reason
-        return replace(stop, reason=reason, signal_at=math.inf), stop.signal
+        return replace(stop, reason=reason, signal_at=math.inf, kill_at=now + limits.grace_s), stop.signal
     return stop, None
 
 

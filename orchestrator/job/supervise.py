@@ -30,6 +30,7 @@ class Ended:
     exit_code: int | None = None
     signal: int | None = None
     stop_reason: str | None = None
+    stop_detail: str | None = None
     error: str | None = None
 
     @property
@@ -42,14 +43,26 @@ def supervise(
     limits: Limits,
     ask: Callable[[], None],
     monotonic: Callable[[], float] = time.monotonic,
+    *,
+    hung: Callable[[float], str | None] = lambda _now: None,
+    before_ending: Callable[[str], None] = lambda _why: None,
 ) -> Ended:
-    """Wait for the end of `child`, ending it when we are told to or its time is over; `ask` is called once, before any
-    signal."""
+    """Wait for the end of `child`, ending it when we are told to, its time is over, or it is taken for dead.
+
+    Args:
+        ask: called once, before any signal.
+        hung: asked about once a second, with the time: why the job is taken for dead, or None.
+        before_ending: called once with that reason, before anything else happens to the job.
+    """
     stop: Stop | None = None
     received: int | None = None
     while (status := reap(child)) is None:
         now, stopping = monotonic(), stop is not None
-        stop, sent = react(stop, received, now, limits)
+        why = hung(now) if stop is None and received is None else None
+        if why is not None:
+            before_ending(why)
+            now = monotonic()
+        stop, sent = react(stop, received, now, limits, why)
         if stop is not None and not stopping:
             ask()
         if sent is not None:
@@ -58,10 +71,10 @@ def supervise(
         received = _next_signal(min(_LONGEST_WAIT_S, max(0.0, next_deadline(stop, limits) - now)))
     if stop is None and received is not None:  # it died of its own, just as we were told to end it
         stop, _ = react(stop, received, monotonic(), limits)
-    reason = stop.reason if stop else None
+    reason, detail = (stop.reason, stop.detail) if stop else (None, None)
     if status < 0:
-        return Ended(signal=-status, stop_reason=reason)
-    return Ended(exit_code=status, stop_reason=reason)
+        return Ended(signal=-status, stop_reason=reason, stop_detail=detail)
+    return Ended(exit_code=status, stop_reason=reason, stop_detail=detail)
 
 
 def reap(child: subprocess.Popen[bytes] | None = None) -> int | None:

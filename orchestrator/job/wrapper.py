@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ import psutil
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.job import cgroup, claim, launch, processes
+from orchestrator.job.hang import HangLimits, hung
 from orchestrator.job.heartbeat import HeartbeatWriter, steps_seen
 from orchestrator.job.memory import MemorySampler, TreePss, descendant_pids
 from orchestrator.job.outputs import describe_outputs
+from orchestrator.job.stacks import find_py_spy, write_stacks
 from orchestrator.job.stopping import Limits
 from orchestrator.job.supervise import Ended, reap, supervise
 from orchestrator.job.ticker import Ticker
@@ -106,6 +108,16 @@ def _seconds(environ: Mapping[str, str], name: str, otherwise: float) -> float:
         raise WrapperError(f"{name}={text}: expected a number of seconds", 2) from None
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """What looks at the commands of an attempt while they run."""
+
+    heartbeat: HeartbeatWriter
+    tickers: list[Ticker]
+    hung: Callable[[float], str | None]
+    """(seconds on a clock that never goes back) -> why the job is taken for dead, or None."""
+
+
 @dataclass
 class _Attempt:
     """The attempt that this process has claimed."""
@@ -120,11 +132,12 @@ class _Attempt:
         started_at = self.clock.now()
         group = cgroup.own_cgroup()
         oom_before = _oom_kills(group)
-        heartbeat = HeartbeatWriter(self.paths, self.clock)
+        heartbeat = HeartbeatWriter(self.paths, self.clock, self.spec.expected_steps)
         memory = self._memory_sampler(group, oom_before)
         tickers = [Ticker(heartbeat, SAMPLE_INTERVAL_S, "heartbeat"), Ticker(memory, SAMPLE_INTERVAL_S, "memory")]
+        watch = _Watch(heartbeat, tickers, self._hang_detection(heartbeat, memory))
         try:
-            phase, ended = self._run_commands(heartbeat, tickers)
+            phase, ended = self._run_commands(watch)
         finally:
             self._end_leftovers()
         heartbeat.phase, heartbeat.child_pid = "finish", None
@@ -141,6 +154,9 @@ class _Attempt:
             steps=self._steps(),
             oom_kills=None if oom_before is None or oom_after is None else oom_after - oom_before,
             stop_reason=ended.stop_reason,
+            stop_detail=ended.stop_detail,
+            first_step_s=heartbeat.steps.first_s,
+            step_s=heartbeat.steps.median_s,
             error=ended.error,
             outputs=self._outputs(),
             host=socket.gethostname(),
@@ -156,29 +172,40 @@ class _Attempt:
             clock=self.clock,
         )
 
-    def _run_commands(self, heartbeat: HeartbeatWriter, tickers: list[Ticker]) -> tuple[str, Ended]:
+    def _run_commands(self, watch: _Watch) -> tuple[str, Ended]:
         """Prepare, then run. The first preparation that does not succeed is the end; its phase is returned with it."""
         at_once = dataclasses.replace(self.limits, notice_s=0.0)  # what prepares knows of no request to stop
         for command in self.spec.prepare:
-            ended = self._run_command(command, at_once, heartbeat, tickers)
+            ended = self._run_command("prepare", command, at_once, watch)
             if not ended.succeeded:
-                return heartbeat.phase, ended
-        heartbeat.phase = "run"
-        return heartbeat.phase, self._run_command(self.spec.command, self.limits, heartbeat, tickers)
+                return "prepare", ended
+        return "run", self._run_command("run", self.spec.command, self.limits, watch)
 
-    def _run_command(
-        self, command: list[str], limits: Limits, heartbeat: HeartbeatWriter, tickers: list[Ticker]
-    ) -> Ended:
+    def _run_command(self, phase: str, command: list[str], limits: Limits, watch: _Watch) -> Ended:
         try:
             with _appending(self.paths.console) as console:
                 child = launch.start(command, folder=self.paths.dir, environ=self.environ, console=console)
         except (OSError, ValueError) as error:
             return Ended(error=f"cannot start {command[0] if command else command!r}: {error}")
-        heartbeat.child_pid = child.pid
+        watch.heartbeat.begin_command(phase, child.pid)
         with ExitStack() as sampling:
-            for ticker in tickers:
+            for ticker in watch.tickers:
                 sampling.enter_context(ticker.running())
-            return supervise(child, limits, self._ask)
+            return supervise(child, limits, self._ask, hung=watch.hung, before_ending=self._write_stacks)
+
+    def _hang_detection(self, heartbeat: HeartbeatWriter, memory: MemorySampler) -> Callable[[float], str | None]:
+        if self.spec.hang is None:
+            return lambda _now: None
+        limits = HangLimits.of(self.spec.hang)
+        return lambda now: hung(heartbeat.signs(memory.idleness.since(now)), limits, now)
+
+    def _write_stacks(self, why: str) -> None:
+        print(f"orchestrator.job: the job hangs: {why}", file=sys.stderr)
+        running = processes.descendants(psutil.Process())
+        try:
+            write_stacks(self.paths.stacks, why, running, py_spy=find_py_spy(self.environ))
+        except OSError as error:
+            print(f"orchestrator.job: cannot write {self.paths.stacks}: {error}", file=sys.stderr)
 
     def _ask(self) -> None:
         with suppress(OSError):

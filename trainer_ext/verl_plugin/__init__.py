@@ -19,6 +19,7 @@ import os
 
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from trainer_ext.stacks import answer_with_stacks
 from trainer_ext.verl_plugin.after_import import after_import
 from trainer_ext.verl_plugin.platform_cpu import PlatformCPU, use_gloo_alone
 from trainer_ext.verl_plugin.startup import skip_sklearn
@@ -58,6 +59,7 @@ def _register_trainer() -> None:
     register_trainer(TRAINER_MODE)(InfluenceTrainer)
 
 
+answer_with_stacks()
 skip_sklearn()
 if PlatformRegistry.get("cpu") is None:
     PlatformRegistry.register("cpu")(PlatformCPU)
