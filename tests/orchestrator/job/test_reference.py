@@ -25,9 +25,10 @@ def test_the_example_job_keeps_the_contract(make_attempt):
         assert (np.isnan(arrays["scores"]) == ~arrays["mask"]).all()
 
 
-@pytest.mark.parametrize(
-    "record", [records.AttemptSpec, records.Heartbeat, records.MemorySample, records.Outcome], ids=lambda r: r.__name__
-)
+RECORDS = [records.AttemptSpec, records.Heartbeat, records.MemorySample, records.Checkpoint, records.Outcome]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.__name__)
 def test_every_field_is_described(record):
     described = set(re.findall(r"`(\w+)`", PAGE))
     internal = {"schema"} if record is records.Outcome else set()
@@ -37,5 +38,6 @@ def test_every_field_is_described(record):
 def test_every_file_and_variable_is_described():
     files = [getattr(records, name) for name in ("ATTEMPT", "CONFIG", "CLAIM", "CONSOLE", "METRICS", "MEMORY")]
     variables = [records.ENV_ATTEMPT_DIR, records.ENV_ATTEMPT_TOKEN, records.ENV_POOL]
-    for name in [*files, records.HEARTBEAT, records.OUTCOME, *variables, *records.NPZ_KEYS]:
+    files += [records.HEARTBEAT, records.CHECKPOINT, records.STOP_REQUESTED, records.OUTCOME]
+    for name in [*files, *variables, *records.NPZ_KEYS]:
         assert f"`{name}`" in PAGE
