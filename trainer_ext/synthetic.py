@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 from trainer_ext import checkpoints, records
+from trainer_ext.stacks import answer_with_stacks
 from trainer_ext.writer import ScoredResponse, write_step
 
 OOM_LOG = """\
@@ -175,6 +176,7 @@ def main(argv: list[str], environ: Mapping[str, str]) -> int:
     if len(argv) != 1:
         print("usage: python -m trainer_ext.synthetic CONFIG.yaml", file=sys.stderr)
         return 2
+    answer_with_stacks()
     path = Path(argv[0])
     config = yaml.safe_load(path.read_text())
     folder = Path(environ.get(records.ENV_ATTEMPT_DIR, path.parent))
