@@ -40,6 +40,7 @@ class ResumableTrainer(PPOTrainerSync):
         # verl removes the older checkpoint before the newer one is whole; here it goes when that one is confirmed
         self._keep: int | None = config.trainer.max_actor_ckpt_to_keep
         config.trainer.max_actor_ckpt_to_keep = config.trainer.max_critic_ckpt_to_keep = None
+        self._attempt = attempt_dir()
         self._resumed_after = 0
         self._saved: Path | None = None
         """Written, not yet confirmed."""
@@ -81,7 +82,7 @@ class ResumableTrainer(PPOTrainerSync):
         super().on_train_begin()
         if self._resumed_after:
             folder = Path(self.config.trainer.resume_from_path)
-            for row in checkpoints.restore(folder, attempt_dir()):
+            for row in checkpoints.restore(folder, self._attempt):
                 self.logger.log(row["data"], row["step"], backend=["file"])
             print(f"[resume] goes on after step {self._resumed_after} from {folder}", flush=True)
         self.logger.logger["after"] = _AfterLog(self._confirm)
@@ -89,13 +90,13 @@ class ResumableTrainer(PPOTrainerSync):
     def _confirm(self) -> None:
         """The step is logged: its checkpoint, if there is one, counts."""
         if self._saved is not None:
-            checkpoints.confirm(self._saved, attempt_dir(), keep=self._keep)
+            checkpoints.confirm(self._saved, self._attempt, keep=self._keep)
             self._saved = None
 
     # ---- stopping on request -----------------------------------------------------------------------------------------
 
     def on_step_end(self) -> None:
-        if self.global_steps >= self.total_training_steps or not (attempt_dir() / records.STOP_REQUESTED).exists():
+        if self.global_steps >= self.total_training_steps or not (self._attempt / records.STOP_REQUESTED).exists():
             super().on_step_end()
             return
         print(f"[resume] asked to stop: saves a checkpoint and ends after step {self.global_steps}", flush=True)
