@@ -19,15 +19,11 @@ from trainer_ext.influence.capture import LinearCapture, leading_tokens, target_
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.distributed import score_batch_over_ranks
 from trainer_ext.influence.factors import ModuleFactors, Responses
+from trainer_ext.influence.pair_table import SimilarityRow
 from trainer_ext.influence.projection import projection_dims
+from trainer_ext.influence.projection_fidelity import ProjectionFidelity, compare_projection, projection_table
 from trainer_ext.influence.scoring import BatchResult, ModuleResult, score_batch, score_module
-from trainer_ext.influence.similarity import (
-    ProjectionFidelity,
-    Similarity,
-    compare_projection,
-    projection_table,
-    similarity,
-)
+from trainer_ext.influence.similarity import Similarity, SimilaritySums, similarity
 from trainer_ext.influence.storage import FactorStore, StoredFactors
 from trainer_ext.influence.timing import PHASES, PhaseTimer
 
@@ -43,6 +39,8 @@ __all__ = [
     "ProjectionFidelity",
     "Responses",
     "Similarity",
+    "SimilarityRow",
+    "SimilaritySums",
     "StoredFactors",
     "compare_projection",
     "leading_tokens",

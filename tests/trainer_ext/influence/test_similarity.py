@@ -1,9 +1,8 @@
-"""Similarity of response gradients against the definition, its summary by class, and what projection does to it."""
+"""Similarity of response gradients against the definition, and its summary by class."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +14,9 @@ import trainer_ext.influence
 from tests.trainer_ext.influence.against_truth import factors_of, responses_of
 from tests.truth.brute_force import Floats, PairSummary, outer_products, pair_summary, response_dots
 from tests.truth.cases import CASES, Case, random_batch
-from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses, projection_dims
-from trainer_ext.influence.projection import Projection
-from trainer_ext.influence.similarity import Similarity, SimilarityRow, compare_projection, projection_table, similarity
+from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses
+from trainer_ext.influence.pair_table import SimilarityRow
+from trainer_ext.influence.similarity import Similarity, SimilaritySums, similarity
 
 PAIRS = ("acc-acc", "rej-rej", "acc-rej")
 _Rows = dict[tuple[str, str, str], SimilarityRow]
@@ -240,6 +239,60 @@ def test_a_summary_worked_by_hand() -> None:
         _assert_row(rows[scope, "acc-rej"], PairSummary(mean=1.0, cosine=0.0, self_dot=math.nan, pairs=4))
 
 
+def _half(batch: Case, rows: np.ndarray[Any, Any]) -> Case:
+    """A batch of these responses alone."""
+    kept = np.isin(batch.response, rows)
+    number = {int(row): i for i, row in enumerate(rows)}
+    return replace(
+        batch,
+        inputs=batch.inputs[kept],
+        output_grads=batch.output_grads[kept],
+        response=np.array([number[int(r)] for r in batch.response[kept]]),
+        group=batch.group[rows],
+        accepted=batch.accepted[rows],
+        advantage=batch.advantage[rows],
+    )
+
+
+def test_ranks_are_summarised_as_one_batch_where_prompts_lie_on_one_rank() -> None:
+    batch = random_batch(seed=68)
+    prompts = np.unique(batch.group)
+    parts = [np.flatnonzero(np.isin(batch.group, some)) for some in (prompts[::2], prompts[1::2])]
+
+    joined = Similarity.joined([_similarity(_half(batch, rows), scope="per_prompt") for rows in parts])
+
+    assert joined.residual is not None
+    whole = {(row.matrix, row.scope, row.pair): row for row in _similarity(batch, scope="per_prompt").table()}
+    for row in joined.table():
+        if row.scope == "PER_PROMPT":
+            expected = whole[row.matrix, row.scope, row.pair]
+            _assert_row(row, PairSummary(expected.mean, expected.cosine, expected.self_dot, expected.pairs))
+
+
+def test_pairs_of_different_ranks_are_in_no_class_even_if_their_prompts_have_one_number() -> None:
+    batch = random_batch(seed=69)
+    one = _similarity(batch, hessian_mode="identity")
+
+    twice = Similarity.joined([one, one])
+
+    assert twice.hinv_dot is None
+    for row, single in zip(twice.table(), one.table(), strict=True):
+        _assert_row(row, PairSummary(single.mean, single.cosine, single.self_dot, 2 * single.pairs))
+
+
+def test_modules_may_come_one_at_a_time() -> None:
+    first = random_batch(seed=70)
+    modules = {"a": factors_of(first), "b": factors_of(_module(first, 1, 6, 2))}
+    config = InfluenceConfig(precision="fp64")
+    sums = SimilaritySums(responses_of(first), config)
+
+    for name, factors in modules.items():
+        sums.add(name, factors)
+
+    together = similarity(modules, responses_of(first), config)
+    assert torch.equal(sums.result().raw_dot, together.raw_dot)
+
+
 def test_a_token_of_an_unknown_response_is_refused() -> None:
     batch = random_batch()
     few = Responses(torch.tensor([0, 0]), torch.tensor([True, False]), torch.ones(2))
@@ -271,124 +324,6 @@ def test_no_tokens_have_no_similarity(mode: str) -> None:
 
     assert torch.equal(result.raw_dot, torch.zeros(9, 9, dtype=torch.float64))
     assert all(row.mean == 0 for row in result.table() if row.matrix == "RAW_DOT")
-
-
-def test_the_projection_table_has_one_row_for_modules_that_are_alike() -> None:
-    dims: dict[str, tuple[int, int]] = {}
-    peak: dict[str, int] = defaultdict(int)
-    for layer in range(3):
-        for kind, pair in (("q_proj", (48, 48)), ("k_proj", (48, 8)), ("gate_proj", (48, 280))):
-            dims[f"model.layers.{layer}.mlp.{kind}"] = pair
-            peak[f"model.layers.{layer}.mlp.{kind}"] = 1000 * layer + pair[1]
-    dims["model.layers.3.mlp.q_proj"], peak["model.layers.3.mlp.q_proj"] = (24, 48), 7
-
-    rows = projection_table(dims, peak)
-
-    assert [(r.module_type, r.modules, r.k_in, r.k_out, r.dim, r.peak_bytes) for r in rows] == [
-        ("q_proj", 3, 48, 48, 2304, 2048),
-        ("k_proj", 3, 48, 8, 384, 2008),
-        ("gate_proj", 3, 48, 280, 13440, 2280),
-        ("q_proj", 1, 24, 48, 1152, 7),
-    ]
-
-
-def _full(case: Case, k_in: int, k_out: int, seed: int = 60) -> ModuleFactors:
-    return factors_of(_module(case, seed, k_in, k_out))
-
-
-def test_a_projection_that_changes_nothing_is_perfect() -> None:
-    batch = random_batch(seed=61)
-    factors = factors_of(batch)
-
-    fidelity = compare_projection(factors, factors, responses_of(batch))
-
-    raw, _ = _truth(batch)
-    _assert_close(fidelity.projected, raw, rtol=1e-12)
-    _assert_close(fidelity.unprojected, raw, rtol=1e-12)
-    assert fidelity.correlation == pytest.approx(1)
-    assert fidelity.relative_error_of_self_dots == 0
-
-
-def test_sides_that_saw_different_tokens_are_refused() -> None:
-    batch = random_batch(seed=66)
-    factors = factors_of(batch)
-    shorter = ModuleFactors(factors.inputs[1:], factors.output_grads[1:], factors.response[1:])
-
-    with pytest.raises(
-        ValueError, match=r"compare_projection: response 0 has \d+ projected and \d+ unprojected tokens"
-    ):
-        compare_projection(shorter, factors, responses_of(batch))
-
-
-def test_exponents_count_on_both_sides_of_a_comparison() -> None:
-    batch = random_batch(seed=67)
-    factors = factors_of(batch)
-    power = torch.arange(factors.tokens) % 7 - 3
-    split = replace(factors, exponent=power.to(torch.int8))
-    scaled = replace(factors, inputs=torch.ldexp(factors.inputs, power[:, None]))
-
-    fidelity = compare_projection(split, scaled, responses_of(batch))
-
-    torch.testing.assert_close(fidelity.projected, fidelity.unprojected, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("scale", [0.5, 3.0])
-def test_a_projection_that_scales_is_told_from_one_that_turns(scale: float) -> None:
-    batch = random_batch(seed=62)
-    factors = factors_of(batch)
-
-    fidelity = compare_projection(replace(factors, inputs=factors.inputs * scale), factors, responses_of(batch))
-
-    assert fidelity.correlation == pytest.approx(1)
-    assert fidelity.relative_error_of_self_dots == pytest.approx(abs(scale**2 - 1))
-
-
-def test_a_comparison_reports_both_sides_by_class() -> None:
-    batch = random_batch(seed=63)
-    full = _full(batch, 5, 6)
-    projected = replace(full, inputs=full.inputs[:, :3])
-
-    fidelity = compare_projection(projected, full, responses_of(batch))
-
-    upper = torch.triu_indices(9, 9, offset=1)
-    pairs = torch.stack([m[upper[0], upper[1]] for m in (fidelity.projected, fidelity.unprojected)])
-    assert fidelity.correlation == pytest.approx(float(torch.corrcoef(pairs)[0, 1]))
-    assert 0 < fidelity.relative_error_of_self_dots < 1
-    gradients = outer_products(full.inputs.numpy(), full.output_grads.numpy())
-    summed = np.stack([gradients[batch.response == r].sum(axis=0) for r in range(9)])
-    _assert_close(fidelity.unprojected, summed @ summed.T, rtol=1e-12)
-    means = sorted(row.mean for row in fidelity.rows)
-    expected = sorted(
-        pair_summary(dots.numpy(), batch.group, batch.accepted, within_prompts=within, pair=pair).mean
-        for dots in (fidelity.projected, fidelity.unprojected)
-        for within in (True, False)
-        for pair in PAIRS
-    )
-    assert means == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_projections_keep_similarities_the_better_the_wider_they_are(seed: int) -> None:
-    """Responses lean one way or the other, so that there are similarities to keep: between gradients of pure noise a
-    projection of this size leaves none."""
-    batch = random_batch(seed=64, tokens=200)
-    lean = np.where(batch.response % 2 == 0, 0.5, -0.5)[:, None]
-    full = _full(batch, 96, 64)
-    full = replace(full, output_grads=full.output_grads + torch.from_numpy(lean))
-
-    def fidelity(factor: int) -> float:
-        config = InfluenceConfig(projection_dim_factor=factor)
-        k_in, k_out = projection_dims(96, 64, config)
-        sides = (
-            Projection(96, k_in, seed=seed, module="m", side="in"),
-            Projection(64, k_out, seed=seed, module="m", side="out"),
-        )
-        projected = replace(full, inputs=sides[0](full.inputs), output_grads=sides[1](full.output_grads))
-        return compare_projection(projected, full, responses_of(batch)).correlation
-
-    assert fidelity(1) == pytest.approx(1)
-    assert fidelity(2) > 0.9
-    assert fidelity(2) > fidelity(8) > fidelity(32)
 
 
 def test_similarity_is_part_of_the_public_face() -> None:
