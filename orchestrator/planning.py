@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import backends
+from orchestrator import backends, patches
 from orchestrator.backends.base import Backend
 from orchestrator.compose import PROFILE_GROUP, compose_points, resolve_profile
-from orchestrator.errors import UsageError
+from orchestrator.errors import SpecError, UsageError
 from orchestrator.expand import expand
 from orchestrator.job_section import job_section
 from orchestrator.model import Point, Pool
@@ -67,10 +67,20 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
     points = compose_points(spec, expand(spec))
     for point in points:
         job_section(point.config, spec)  # raises now what would otherwise stop the sweep half-way
+        _check_patches(spec, point)
     used = any(override_key(override) == PROFILE_GROUP for override in points[0].overrides)
     if profile not in (None, "auto") and not used:
         raise UsageError(f"--profile {profile}: config {spec.config} has no profiles")
     return Planned(spec, target, chosen if used else None, points)
+
+
+def _check_patches(spec: SweepSpec, point: Point) -> None:
+    for cause, change in spec.retry.patches.items():
+        for key, text in change.items():
+            try:
+                patches.evaluate({key: text}, point.config, spec.alias)
+            except SpecError as error:
+                raise spec.error(("retry", cause, "patch", key), error.message, error.hint) from None
 
 
 def find_target(spec: SweepSpec) -> Target:

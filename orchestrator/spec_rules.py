@@ -13,6 +13,7 @@ from orchestrator.errors import SpecError
 from orchestrator.model import Scalar
 from orchestrator.naming import BUILT_IN, placeholders
 from orchestrator.overrides import assignment, override_key
+from orchestrator.preflight.models import KNOWN, known_shape
 from orchestrator.spec_model import DEFAULT_ALIAS, RETRY_BUDGETS, SweepSpec
 from orchestrator.suggest import did_you_mean
 from orchestrator.yaml_source import KeyPath
@@ -208,6 +209,13 @@ def _patches(spec: SweepSpec) -> Iterator[SpecError]:
                 yield spec.error(path, f"reads `{unknown[0]}`", "a patch knows x, the present value, alone")
 
 
+def _preflight(spec: SweepSpec) -> Iterator[SpecError]:
+    model = spec.preflight.model
+    if model is not None and known_shape(model) is None:
+        hint = did_you_mean(model, KNOWN) or f"there are {', '.join(KNOWN)}"
+        yield spec.error(("preflight", "model"), f"the shapes of `{model}` are not in the table", hint)
+
+
 def _budget(spec: SweepSpec) -> Iterator[SpecError]:
     hours, time, gpus = spec.budget.gpu_hours, spec.resources.time_s, spec.resources.gpus
     if hours is not None and time is not None and gpus * time / 3600 > hours:
@@ -257,5 +265,6 @@ _RULES: tuple[Rule, ...] = (
     _retry,
     _patches,
     _budget,
+    _preflight,
     _patterns,
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.ledger import AttemptRow, PointRow, View
-from orchestrator.model import Point, PointState
+from orchestrator.model import Estimate, Forecast, Point, PointState
+from orchestrator.placement import GIB
 from orchestrator.tui import STYLES, duration
 
 
@@ -20,14 +23,36 @@ def points_table(title: str, view: View) -> Table:
     return table
 
 
-def plan_table(title: str, points: tuple[Point, ...], pool: str | None) -> Table:
-    """What `plan` shows: nothing has started."""
-    axes = list(dict.fromkeys(name for point in points for name in point.parameters))
-    table = _table(title, "point", "id", *axes, *(["pool"] if pool else []))
-    for point in points:
+def plan_table(title: str, rows: Sequence[tuple[Point, str | None, Forecast | None]]) -> Table:
+    """What `plan` shows: nothing has started.
+
+    Args:
+        rows: each point with the pool that it would start on, and what is predicted for it there.
+    """
+    axes = list(dict.fromkeys(name for point, _, _ in rows for name in point.parameters))
+    pools = any(pool for _, pool, _ in rows)
+    table = _table(title, "point", "id", *axes, *(["pool", "GPU GiB"] if pools else []), "host GiB", "time")
+    for point, pool, found in rows:
         values = [str(point.parameters.get(axis, "")) for axis in axes]
-        table.add_row(point.name, point.id, *values, *([pool] if pool else []))
+        forecast = found or Forecast()
+        gpu = [pool or "", _in_gib(forecast.gpu_bytes)] if pools else []
+        table.add_row(point.name, point.id, *values, *gpu, _in_gib(forecast.host_bytes), _time(forecast.seconds))
     return table
+
+
+def _in_gib(estimate: Estimate | None) -> str:
+    """`62 (50-78)`; ? where it is unknown."""
+    if estimate is None:
+        return "?"
+    value, low, high = (part / GIB for part in (estimate.value, estimate.low, estimate.high))
+    digits = 2 if value < 1 else 1 if value < 10 else 0
+    return f"{value:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def _time(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "?"
+    return f"{duration(estimate.value)} ({duration(estimate.low)}-{duration(estimate.high)})"
 
 
 def _table(title: str, *columns: str) -> Table:

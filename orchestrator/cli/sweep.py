@@ -11,10 +11,11 @@ import sys
 
 from orchestrator.cli.arguments import add_root, add_spec, command_line, open_store
 from orchestrator.cli.driving import drive_to_end
-from orchestrator.cli.plan import show
+from orchestrator.cli.plan import measurements, show
 from orchestrator.clock import SystemClock
 from orchestrator.paths import RootPaths
 from orchestrator.planning import plan_sweep
+from orchestrator.predicting import with_predictions
 from orchestrator.session import register
 
 
@@ -31,11 +32,12 @@ def run(args: argparse.Namespace) -> int:
         *args.assignments,
         *([f"budget.max_parallel={args.max_parallel}"] if args.max_parallel is not None else []),
     ]
+    paths = RootPaths.resolve(args.root)
     planned = plan_sweep(args.spec, words, args.backend, args.profile)
+    planned = with_predictions(planned, paths.root, measurements(paths))
     if args.dry_run:
         show(planned)
         return 0
-    paths = RootPaths.resolve(args.root)
     store = open_store(paths)
     command = ["python", "-m", "orchestrator", *sys.argv[1:]]
     name = register(planned, store, args.spec, command, SystemClock().now())

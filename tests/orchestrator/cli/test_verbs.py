@@ -66,7 +66,7 @@ def test_plan_as_json_has_the_documented_form_and_writes_nothing(
     assert main(["plan", str(root.parent / "verbs.yaml"), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["sweep"] == "verbs"
-    assert plan["points"][0].keys() == {"id", "name", "parameters", "overrides", "hash", "pool"}
+    assert plan["points"][0].keys() == {"id", "name", "parameters", "overrides", "hash", "pool", "predicted"}
     assert [point["parameters"] for point in plan["points"]] == [{"fail": "none"}, {"fail": "python_error"}]
     assert sorted(tmp_path.rglob("*")) == before
 

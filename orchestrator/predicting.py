@@ -1,0 +1,94 @@
+"""Predictions for the points of a planned sweep: the preflight with what it needs from outside, a model's config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from orchestrator.ledger import Measurement
+from orchestrator.model import Estimate, Point
+from orchestrator.placement import MIB, forecast_pool
+from orchestrator.planning import Planned
+from orchestrator.preflight.calibrate import calibrated
+from orchestrator.preflight.forecast import NO_POOL, predict
+from orchestrator.preflight.models import ModelShape, known_shape, shape_from_config
+from orchestrator.preflight.workload import LookUp
+
+
+@dataclass(frozen=True)
+class GpuHours:
+    """Of a whole sweep, before it starts; retries are not counted."""
+
+    expected: Estimate | None
+    """None where a point's time is unknown."""
+    at_most: float | None
+    """By the time limit of each attempt; None without one."""
+
+
+def with_predictions(planned: Planned, root: Path, measurements: Sequence[Measurement] = ()) -> Planned:
+    """The same sweep, each point with what it will take.
+
+    Args:
+        root: the state folder, for models that lie below it.
+        measurements: what earlier attempts were seen to take.
+    """
+    cards = {name: planned.target.pools[name].memory_mib for name in planned.target.ladder}
+    in_bytes = {name: None if mib is None else mib * MIB for name, mib in cards.items()}
+    shape_of = model_shapes(root, planned.spec.preflight.model)
+
+    def predicted(point: Point) -> Point:
+        formula = predict(point.config, in_bytes, shape_of)
+        return replace(point, predicted=calibrated(formula, list(cards) or [NO_POOL], measurements))
+
+    return replace(planned, points=tuple(predicted(point) for point in planned.points))
+
+
+def model_shapes(root: Path, named: str | None = None) -> LookUp:
+    """The shape behind a model's path: its own config.json, else the model that the sweep file names, else its name."""
+
+    @lru_cache(maxsize=256)
+    def shape_of(path: str) -> ModelShape | None:
+        folder = Path(path.replace("{root}", str(root)))
+        return _read_shape(folder / "config.json") or known_shape(named or path)
+
+    return shape_of
+
+
+def _read_shape(file: Path) -> ModelShape | None:
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return shape_from_config(config) if isinstance(config, dict) else None
+
+
+def first_pool(planned: Planned, point: Point) -> str | None:
+    """Where the point would start."""
+    ladder = [planned.target.pools[name] for name in planned.target.ladder]
+    if not planned.spec.preflight.choose_pool:
+        return planned.target.first_pool
+    return forecast_pool(point.predicted, ladder).pool
+
+
+def sweep_gpu_hours(planned: Planned) -> GpuHours:
+    """Of one attempt for each point, on the pool where it would start."""
+    spec = planned.spec
+    gpus = spec.resources.gpus if planned.target.pools else 0
+    times = [_seconds(planned, point) for point in planned.points]
+    known = [time for time in times if time is not None]
+    expected = None
+    if len(known) == len(times):
+        value, low, high = (
+            sum(getattr(time, part) for time in known) * gpus / 3600 for part in ("value", "low", "high")
+        )
+        expected = Estimate(value, low, high, known[0].basis if known else "shapes")
+    limit = spec.resources.time_s
+    return GpuHours(expected, None if limit is None else len(times) * gpus * limit / 3600)
+
+
+def _seconds(planned: Planned, point: Point) -> Estimate | None:
+    forecast = point.predicted.on.get(first_pool(planned, point) or NO_POOL) if point.predicted else None
+    return forecast.seconds if forecast else None
