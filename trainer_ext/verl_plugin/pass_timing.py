@@ -6,9 +6,10 @@ the reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Any, Literal, Self, get_args
 
 import torch
 
@@ -24,13 +25,18 @@ class PassTimer:
     """Adds up seconds by kind of pass.
 
     Args:
-        device: whose time counts.
+        begin: opens a span of the time that counts.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, begin: Callable[[], Span]) -> None:
+        self._begin = begin
         self._spans: list[tuple[Pass, Span]] = []
         self._backward: tuple[Pass, Span] | None = None
+
+    @classmethod
+    def on(cls, device: torch.device) -> Self:
+        """A timer of the device's own work."""
+        return cls(partial(Span.on, device))
 
     @contextmanager
     def timing(self, engine: Any, forward: Pass, backward: Pass) -> Iterator[None]:
@@ -45,11 +51,11 @@ class PassTimer:
             if forward_only:
                 return forward_step(*args, forward_only=forward_only, **kwargs)
             self._end_backward()
-            span = Span.on(self._device)
+            span = self._begin()
             result = forward_step(*args, forward_only=forward_only, **kwargs)
             span.close()
             self._spans.append((forward, span))
-            self._backward = (backward, Span.on(self._device))
+            self._backward = (backward, self._begin())
             return result
 
         def timed_batch(*args: Any, **kwargs: Any) -> Any:

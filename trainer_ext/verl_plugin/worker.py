@@ -52,7 +52,7 @@ class InfluenceTrainingWorker(TrainingWorker):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._taps: dict[InfluenceConfig, Tap] = {}
-        self.pass_timer = PassTimer(torch.device(get_device_name()))
+        self.pass_timer = PassTimer.on(torch.device(get_device_name()))
         self.counters = DebugCounters()
         self.profiler_of_steps = StepProfiler()
 

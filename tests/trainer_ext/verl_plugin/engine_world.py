@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import io
 import multiprocessing
 import os
 import socket
@@ -62,6 +64,18 @@ def make_config(model: Path, *overrides: str) -> DictConfig:
         config = compose("influence", [*fixed, *overrides])
     OmegaConf.set_struct(config, False)
     config.actor_rollout_ref.model.path = str(model)
+    return config
+
+
+@functools.cache
+def base_config() -> DictConfig:
+    return make_config(Path("model"))
+
+
+def changed(*overrides: str) -> DictConfig:
+    """The config with values changed, without composing it again."""
+    config = OmegaConf.merge(base_config(), OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(config, DictConfig)
     return config
 
 
@@ -195,7 +209,7 @@ def _received(rank: int, pipe: Connection) -> Any:
     if not pipe.poll(RANKS_TIMEOUT_S):
         raise RuntimeError(f"rank {rank} gave no answer in {RANKS_TIMEOUT_S:.0f} s")
     try:
-        answer, error = pipe.recv()
+        answer, error = torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=True)
     except EOFError:
         raise RuntimeError(f"rank {rank} ended without an answer") from None
     if error:
@@ -207,6 +221,9 @@ def _answer(work: Work, rank: int, world: int, port: int, argument: Any, pipe: C
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     try:
-        pipe.send((work(rank, world, port, argument), ""))
+        answer = work(rank, world, port, argument), ""
     except BaseException:
-        pipe.send((None, traceback.format_exc()))
+        answer = None, traceback.format_exc()
+    written = io.BytesIO()
+    torch.save(answer, written)  # as bytes: tensors in a pipe die with their process
+    pipe.send_bytes(written.getvalue())
