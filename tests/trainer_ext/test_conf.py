@@ -19,7 +19,7 @@ from trainer_ext.influence import InfluenceConfig
 CONF = Path(trainer_ext.__file__).parent / "conf"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
 GPU_PROFILES = ["h100x8", "h200x1", "h200x2", "h200x8"]
-PLUGIN_KEYS = {"enable", "accepted_threshold", "capture", "profile"}
+PLUGIN_KEYS = {"enable", "accepted_threshold", "capture", "profile", "similarity", "unprojected_module"}
 
 
 @functools.cache

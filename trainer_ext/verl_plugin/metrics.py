@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.memory import GIB, MemoryPeaks
+from trainer_ext.verl_plugin import similarity
 
 ROWS = "influence_trace/rows_emitted"
 """Responses in this step's file, with and without a contrast."""
@@ -60,7 +61,8 @@ def memory_metrics(ranks: Sequence[MemoryPeaks]) -> dict[str, float]:
 def combine_ranks(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One report of a step out of the ranks': counts add up, times are the slowest's.
 
-    A report holds `tokens`, `scored_tokens`, `timing` (seconds by phase) and `modules` (name -> k_in, k_out, route, residual).
+    A report holds `tokens`, `scored_tokens`, `timing` (seconds by phase), `modules` (name -> k_in, k_out, route, residual), and
+    `similarity`, a `RankComparison`, where one was asked for; of all ranks it is what `similarity.combined` makes of them.
     """
     modules: dict[str, dict[str, Any]] = {}
     for report in reports:
@@ -72,4 +74,12 @@ def combine_ranks(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "scored_tokens": sum(report["scored_tokens"] for report in reports),
         "timing": {phase: max(report["timing"][phase] for report in reports) for phase in reports[0]["timing"]},
         "modules": modules,
+        **_similarity(reports, modules),
     }
+
+
+def _similarity(reports: Sequence[Mapping[str, Any]], modules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    if "similarity" not in reports[0]:
+        return {}
+    dims = {name: (module["k_in"], module["k_out"]) for name, module in modules.items()}
+    return {"similarity": similarity.combined([report["similarity"] for report in reports], dims)}

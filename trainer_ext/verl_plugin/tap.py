@@ -7,13 +7,13 @@ of them as verl is set to put in one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import no_padding_2_padding
 
@@ -53,6 +53,8 @@ class Captured:
     """int64 [T] on the CPU, as in `ROW`."""
     token: Tensor
     """int64 [T] on the CPU, index within the response."""
+    unprojected: StoredFactors | None = None
+    """Of the one module that was captured as it is too."""
 
 
 class Tap:
@@ -62,16 +64,21 @@ class Tap:
 
     Args:
         counters: where captured tokens are counted.
+        unprojected: the name of one module, or the end of it, that is captured without projection beside the others.
 
     Raises:
-        ValueError: the engine splits sequences over ranks, or the config names no module.
+        ValueError: the engine splits sequences over ranks, or the config names no module, or `unprojected` not one of them.
     """
 
-    def __init__(self, engine: Any, config: InfluenceConfig, counters: DebugCounters) -> None:
+    def __init__(
+        self, engine: Any, config: InfluenceConfig, counters: DebugCounters, unprojected: str | None = None
+    ) -> None:
         if getattr(engine, "ulysses_sequence_parallel_size", 1) > 1:
             raise ValueError("influence: a sequence must lie on one rank; set ulysses_sequence_parallel_size=1")
         self._engine, self._config, self._counters = engine, config, counters
-        self._capture = LinearCapture(engine.module, config)
+        self._captures = [LinearCapture(engine.module, config)]
+        if unprojected is not None:
+            self._captures.append(self._unprojected(engine.module, unprojected))
         self._seen: set[int] = set()
         self._tokens: list[Tensor] = []
         self._weights = ResponseWeights()
@@ -90,7 +97,9 @@ class Tap:
             return forward_step(micro_batch, loss_function=loss_function, forward_only=forward_only)
 
         self._seen, self._tokens = set(), []
-        with replaced(self._engine, "forward_step", announce), self._capture:
+        with replaced(self._engine, "forward_step", announce), ExitStack() as hooks:
+            for capture in self._captures:
+                hooks.enter_context(capture)
             yield
 
     @contextmanager
@@ -109,8 +118,19 @@ class Tap:
             RuntimeError: a loss that was captured as log-probabilities was none (`ResponseWeights.check`).
         """
         self._weights.check()
-        modules = self._capture.take()
-        return Captured(modules, modules.response.cpu(), torch.cat([torch.empty(0, dtype=torch.int64), *self._tokens]))
+        modules, *unprojected = [capture.take() for capture in self._captures]
+        token = torch.cat([torch.empty(0, dtype=torch.int64), *self._tokens])
+        return Captured(modules, modules.response.cpu(), token, *unprojected)
+
+    def _unprojected(self, model: nn.Module, name: str) -> LinearCapture:
+        known = [module for module in self._captures[0].projections if module.endswith(name)]
+        if len(known) != 1:
+            raise ValueError(
+                f"influence.unprojected_module={name}: ends the names of {len(known)} captured modules, and must be one's; "
+                f"a name is {next(iter(self._captures[0].projections))}"
+            )
+        as_it_is = replace(self._config, target_modules=tuple(known), projection_dim_factor=1, max_hessian_dim=-1)
+        return LinearCapture(model, as_it_is)
 
     def _select(self, micro_batch: TensorDict) -> Tensor:
         """Announce the tokens of a micro-batch; int64 [n], the sequence in it that each belongs to."""
@@ -129,7 +149,8 @@ class Tap:
         owner = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(chosen) for chosen in tokens]))
         self._tokens.append(torch.cat(tokens))
         self._counters.add(SELECTED_TOKENS, len(positions))
-        self._capture.select(positions, torch.tensor(rows)[owner])
+        for capture in self._captures:
+            capture.select(positions, torch.tensor(rows)[owner])
         return owner
 
     def _reading_weights(self, loss_function: LossFunction, micro_batch: TensorDict, owner: Tensor) -> LossFunction:
@@ -142,5 +163,9 @@ class Tap:
             tokens,
             wanted,
             ~without_weight(advantage),
-            lambda scale: self._capture.weigh(scale[on_device(owner, scale.device)]),
+            lambda scale: self._weigh(scale[on_device(owner, scale.device)]),
         )
+
+    def _weigh(self, weights: Tensor) -> None:
+        for capture in self._captures:
+            capture.weigh(weights)

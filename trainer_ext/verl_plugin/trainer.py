@@ -23,7 +23,7 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 
 from trainer_ext import routing
 from trainer_ext.influence import InfluenceConfig
-from trainer_ext.verl_plugin import capture_mode
+from trainer_ext.verl_plugin import capture_mode, similarity
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.capture_mode import CaptureMode
 from trainer_ext.verl_plugin.profiling import FOLDER as PROFILE_FOLDER
@@ -38,7 +38,7 @@ from trainer_ext.writer import ScoredResponse, attempt_dir, output_dir, write_st
 ROUTER = Path(routing.__file__).with_suffix(".yaml")
 POLL_INTERVAL_S = 0.2
 """How often the driver looks whether generation has finished; verl's own 2 s are most of a small step."""
-SETTINGS = ("enable", "accepted_threshold", "capture", "profile")
+SETTINGS = ("enable", "accepted_threshold", "capture", "profile", "similarity", "unprojected_module")
 """Keys of the `influence` section that are the plugin's; the others are fields of InfluenceConfig."""
 
 
@@ -185,6 +185,7 @@ class InfluenceTrainer(ResumableTrainer):
         with marked_timer("influence", self.timing_raw):
             scored = self.actor_rollout_wg.compute_influence(batch)
             report = names.combine_ranks(_as_list(scored.extra_info[REPORT]))
+            self._say_similarity(report)
             rows = self._rows(batch)
             write_step(output_dir(), self.global_steps, rows, self._meta(report, mode))
         for phase, seconds in report["timing"].items():
@@ -198,6 +199,10 @@ class InfluenceTrainer(ResumableTrainer):
                 **({names.RESIDUAL: max(residuals)} if residuals else {}),
             }
         )
+
+    def _say_similarity(self, report: Mapping[str, Any]) -> None:
+        for line in similarity.lines(self.global_steps, report["similarity"]) if "similarity" in report else ():
+            print(line, flush=True)
 
     def _rows(self, batch: KVBatchMeta) -> list[ScoredResponse]:
         fields = ["responses", "advantages", "uid", "rm_scores", "extra_fields", SCORES, MASK]
@@ -227,6 +232,7 @@ class InfluenceTrainer(ResumableTrainer):
             "settings": self._settings,
             "inline": mode.inline,
             "modules": report["modules"],
+            **({"similarity": report["similarity"]} if "similarity" in report else {}),
         }
 
     def _compute_metrics(

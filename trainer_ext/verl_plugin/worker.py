@@ -37,11 +37,12 @@ from trainer_ext.verl_plugin.responses import (
     row_numbers,
     weightless_in_contrast,
 )
+from trainer_ext.verl_plugin.similarity import Comparison, unprojected_module
 from trainer_ext.verl_plugin.tap import ROW, Captured, Tap, log_prob_objective
 
 REQUEST = "influence_request"
 """Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`, `inline` (`capture_mode.py`),
-`step`, and `profile`, the folder for a trace of this step or None."""
+`step`, and `profile`, the folder for a trace of this step or None; for the diagnostic `similarity` and `unprojected_module`."""
 SCORES, MASK, REPORT = "influence_scores", "influence_mask", "influence_report"
 """What `compute_influence` answers: jagged float32 and bool [B, n], and this rank's `metrics.combine_ranks` report."""
 
@@ -51,7 +52,7 @@ class InfluenceTrainingWorker(TrainingWorker):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._taps: dict[InfluenceConfig, Tap] = {}
+        self._taps: dict[tuple[InfluenceConfig, str | None], Tap] = {}
         self.pass_timer = PassTimer.on(torch.device(get_device_name()))
         self.counters = DebugCounters()
         self.profiler_of_steps = StepProfiler()
@@ -67,7 +68,7 @@ class InfluenceTrainingWorker(TrainingWorker):
             if not request["inline"]:
                 return self._timed_update(data)
             data[ROW] = row_numbers(data["response_mask"])
-            tap = self.tap(config)
+            tap = self.tap(config, unprojected_module(request))
             with tap.attached():
                 if config.output_function == "training_loss":
                     return self._timed_update(data)
@@ -75,17 +76,17 @@ class InfluenceTrainingWorker(TrainingWorker):
                 with tap.of_log_probs():
                     return self._timed_update(data)
 
-    def tap(self, config: InfluenceConfig) -> Tap:
+    def tap(self, config: InfluenceConfig, unprojected: str | None = None) -> Tap:
         """The tap of these settings; kept, since its projections are as large as a few layers."""
-        if config not in self._taps:
-            self._taps = {config: Tap(self.engine, config, self.counters)}
-        return self._taps[config]
+        if (config, unprojected) not in self._taps:
+            self._taps = {(config, unprojected): Tap(self.engine, config, self.counters, unprojected)}
+        return self._taps[config, unprojected]
 
-    def capture_pass(self, data: TensorDict, config: InfluenceConfig) -> None:
+    def capture_pass(self, data: TensorDict, config: InfluenceConfig, unprojected: str | None = None) -> None:
         """One forward and backward pass over the batch for its gradients alone; weights and optimizer stay as they are."""
         data = data.clone(recurse=False)
         data[ROW] = row_numbers(data["response_mask"])
-        with self.tap(config).attached():
+        with self.tap(config, unprojected).attached():
             self._gradient_pass(data, config)
 
     def recorded(self, name: str, request: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -174,10 +175,11 @@ class InfluenceWorker(ActorRolloutRefWorker):
         config = InfluenceConfig.from_mapping(request["config"])
         with self.actor.recorded("influence", request):
             if not request["inline"]:
-                self.actor.capture_pass(data, config)
+                self.actor.capture_pass(data, config, unprojected_module(request))
             start = time.perf_counter()
             ranks = self.actor.engine.get_data_parallel_group()
-            scores, mask, report = score_rows(data, self.actor.tap(config).take(), config, request, ranks)
+            captured = self.actor.tap(config, unprojected_module(request)).take()
+            scores, mask, report = score_rows(data, captured, config, request, ranks)
             pop_rows = time.perf_counter() - start  # the whole, of which the phases are parts
         report["timing"] = {**report["timing"], "pop_rows": pop_rows}
         report["tokens"] = self.actor.counters.read().get(SELECTED_TOKENS, 0)
@@ -203,12 +205,14 @@ def score_rows(
     """
     rows = row_numbers(data["response_mask"])
     responses = responses_of(data, rows >= 0, request["accepted_threshold"])
+    comparison = Comparison(captured, responses, config) if request.get("similarity") else None
+    factors = comparison or captured.modules
     if config.scope == "global":
-        result = score_batch_over_ranks(captured.modules, responses, config, group=ranks)
+        result = score_batch_over_ranks(factors, responses, config, group=ranks)
         # all ranks' responses are one group, of which this rank sees a part
         due = torch.full((len(captured.response),), "none" not in result.routes.values())
     else:
-        result = score_batch(captured.modules, responses, config)
+        result = score_batch(factors, responses, config)
         due = contrasted(responses, config)[captured.response]
     lengths = data["response_mask"].offsets().diff().tolist()
     place = (captured.response, captured.token, rows, lengths)
@@ -219,6 +223,9 @@ def score_rows(
         for name, (k_in, k_out) in result.dims.items()
     }
     report = {"scored_tokens": int(due.sum()), "timing": result.timing, "modules": modules}
+    if comparison:
+        report["similarity"] = comparison.result()
+        report["timing"] = {**result.timing, "similarity": report["similarity"].seconds}
     return scores, mask, report
 
 

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from trainer_ext.verl_plugin.trainer import prompts_per_rank, split_settings
 
-PLUGIN = {"enable": True, "accepted_threshold": 0.5, "capture": "auto", "profile": False}
+PLUGIN = {
+    "enable": True,
+    "accepted_threshold": 0.5,
+    "capture": "auto",
+    "profile": False,
+    "similarity": False,
+    "unprojected_module": None,
+}
 SECTION = {**PLUGIN, "scope": "all_selected"}
 
 
