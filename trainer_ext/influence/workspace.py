@@ -1,7 +1,7 @@
 """Bytes that scoring a module needs beyond its factors, counted from shapes before anything is allocated.
 
 An upper estimate of what is held at once: staged copies, response gradients and directions, and the largest of what the
-routes hold, as they are written down in `gram.py`, `cholesky.py`, `factorisation.py` and `curvature.py`.
+routes hold, as they are written down in `gram.py`, `cholesky.py`, `factorisation.py`, `curvature.py` and `quadratic.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.curvature import CHUNK_BYTES
 from trainer_ext.influence.direct import capacity
-from trainer_ext.influence.gram import FEATURE_BYTES
+from trainer_ext.influence.gram import FEATURE_BYTES, FEATURE_TOKENS
 from trainer_ext.influence.layout import Group, Layout
 from trainer_ext.influence.pairs import padded_pairs
 from trainer_ext.influence.precision import Precision
+from trainer_ext.influence.quadratic import FEATURE_BYTES as LENGTH_BYTES
+
+SMALL_BYTES = 2**13
+"""What does not grow with anything: scalars and indices."""
 
 
 def workspace_bytes(
@@ -31,36 +35,89 @@ def workspace_bytes(
     """
     k_in, k_out = sides
     dim, tokens, responses = k_in * k_out, layout.rows, len(layout.spans)
-    element = {"fp64": 8, "fp32": 4, "fast": 2}[precision]
     cuda = layout.device.type == "cuda"
-    if not cuda and precision == "fast":
-        element = 4
-    staged = tokens * ((k_in + k_out) * element + 8 + 8)
+    element = {"fp64": 8, "fp32": 4, "fast": 2}[precision]
+    if precision == "fast" and not cuda:
+        element = 8  # float16 rows, and float32 ones made of them
+    if config.token_unit_norm and config.hessian_mode == "identity":
+        element *= 2
+    staged = tokens * ((k_in + k_out) * element + 8 * 8) + SMALL_BYTES  # and owners, powers, norms, scores
     gradients = 8 * dim * (responses + 3 * sum(len(group.omega) for group in layout.groups))
+    work = 8 if precision != "fast" else 0 if cuda else 4
+    pooled = cuda and precision != "fp64"
     solving = max(
         (
-            _route_bytes(route, group, k_in, k_out, config, cuda and precision != "fp64")
+            _route_bytes(route, group, (max(sides), min(sides)), config, work, pooled=pooled)
             for route, group in zip(routes, layout.groups, strict=False)
         ),
         default=0,
     )
-    chunk = min(CHUNK_BYTES, 8 * tokens * (k_in + k_out))
-    return staged + gradients + solving + 3 * chunk
+    converted = 3 * 8 * _longest_run(layout) * (k_in + k_out) if work else 0
+    return staged + gradients + max(solving, converted)
 
 
-def _route_bytes(route: str, group: Group, k_in: int, k_out: int, config: InfluenceConfig, tensor_cores: bool) -> int:
-    dim = k_in * k_out
-    count = group.size if config.hessian_source == "token" else group.responses.stop - group.responses.start
-    vectors = 8 * 5 * len(group.omega) * (dim + count)
+def _longest_run(layout: Layout) -> int:
+    """Most rows taken to another type at once (`segments.py`): of a response, or of all that share a direction."""
+    if any(len(group.omega) == 1 for group in layout.groups):
+        return layout.rows
+    return max((end - start for start, end in layout.spans), default=0)
+
+
+def _route_bytes(
+    route: str, group: Group, sides: tuple[int, int], config: InfluenceConfig, work: int, *, pooled: bool
+) -> int:
+    """Bytes of a route for one group.
+
+    Vectors of length D are what conjugate gradients hold at once: right-hand side, solution before and after, residual,
+    direction, its product, and two in between.
+
+    Args:
+        work: of a number in products with the rows; 0: on the tensor cores.
+        pooled: whether `direct` runs in a pool on the tensor cores.
+    """
+    dim, n = sides[0] * sides[1], len(group.omega)
+    by_token = config.hessian_source == "token"
+    count = group.size if by_token else group.responses.stop - group.responses.start
+    own = 8 * n * (8 * dim + 5 * count)
+    if by_token:
+        own += _product_bytes(group.size, sides, n, work)
+    if config.token_unit_norm:
+        own += _length_bytes(route, group, sides, by_token)
     if route == "dual":
-        return 8 * 4 * count * count + vectors
-    if route != "direct":
-        return vectors
-    if config.hessian_source == "response":
-        return 8 * 4 * dim * dim + vectors
-    m, n = padded_pairs(max(k_in, k_out)), padded_pairs(min(k_in, k_out))
-    if tensor_cores:
-        matrices = capacity((max(k_in, k_out), min(k_in, k_out))) * (m * n * 4 + dim * dim * 2)
-        return matrices + int(min(FEATURE_BYTES, 2 * group.size * (m + n))) + vectors
-    features = 2 * min(int(FEATURE_BYTES), 8 * group.size * (m + n))
-    return 8 * 4 * dim * dim + 8 * 2 * m * n + features + vectors
+        return 8 * 4 * count * count + own
+    if route == "pcg":
+        return own + (3 * min(CHUNK_BYTES, 8 * group.size * sum(sides)) if by_token else 0)
+    if not by_token:
+        return 8 * 4 * dim * dim + own
+    m, k = map(padded_pairs, sides)
+    if pooled:
+        return capacity(sides) * (m * k * 4 + dim * dim * 2) + _feature_bytes(group.size, m, k, 2) + own
+    rows = 8 * group.size * sum(sides)
+    return 8 * 4 * dim * dim + 8 * 2 * m * k + rows + _feature_bytes(group.size, m, k, 8) + own
+
+
+def _product_bytes(tokens: int, sides: tuple[int, int], n: int, work: int) -> int:
+    """Of `TokenRows.apply`: a number for each token, right-hand side and entry of the small side, twice in the type of the
+    work, besides the rows themselves; or on the tensor cores in float32, scaled, and as two float16 halves in the making."""
+    numbers = n * sides[1]
+    chunk = min(tokens, max(1, CHUNK_BYTES // (4 * numbers)))
+    return chunk * numbers * (2 * work or 20) + (8 * tokens * sum(sides) if work else 0)
+
+
+def _length_bytes(route: str, group: Group, sides: tuple[int, int], by_token: bool) -> int:
+    """Of the lengths of all tokens in the metric of H^-1 (`quadratic.py`)."""
+    dim, tokens, responses = sides[0] * sides[1], group.size, group.responses.stop - group.responses.start
+    if route == "dual":
+        if by_token:
+            return 8 * 4 * tokens * tokens
+        return 8 * responses * (2 * dim + 4 * tokens) + _product_bytes(tokens, sides, responses, 8)
+    m, k = map(padded_pairs, sides)
+    chunk = min(tokens, max(1, LENGTH_BYTES // (8 * m)))
+    return 8 * (dim * dim + m * k) + 8 * chunk * (sum(sides) + 4 * m + 3 * k)
+
+
+def _feature_bytes(tokens: int, m: int, k: int, element: int) -> int:
+    """Of `gram_into`: a chunk of features of both sides; with them, in plain torch, the two gathered factors of the
+    larger ones and their product, or on the tensor cores what rounding left of both."""
+    chunk = min(tokens, FEATURE_TOKENS, max(1, int(FEATURE_BYTES) // (m * element)))
+    return chunk * element * (m + k + (m + k if element == 2 else 3 * m))

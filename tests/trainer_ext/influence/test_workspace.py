@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -90,9 +90,16 @@ def test_no_more_is_held_than_was_counted(options: dict[str, Any], precision: st
     [
         pytest.param(1200, {"solver": "direct"}, id="features and their temporaries on a CPU"),
         pytest.param(240, {"solver": "pcg", "exclude_self_response": True}, id="products with many directions"),
+        pytest.param(1200, {"solver": "direct", "token_unit_norm": True}, id="lengths from the inverse"),
+        pytest.param(240, {"solver": "dual", "token_unit_norm": True}, id="lengths from the tokens' Gram matrix"),
+        pytest.param(
+            1200,
+            {"solver": "dual", "token_unit_norm": True, "hessian_source": "response"},
+            id="lengths from the responses' Gram matrix",
+        ),
+        pytest.param(1200, {"hessian_mode": "identity", "token_unit_norm": True}, id="rows of unit length"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="the estimate leaves these out; delete the mark with the mend")
 def test_no_more_is_held_than_was_counted_either(tokens: int, options: dict[str, Any]) -> None:
     _assert_holds_no_more(tokens, (20, 8), InfluenceConfig(scope="all_selected", **options))
 
@@ -120,6 +127,7 @@ def _bytes(
     return workspace_bytes(sides, _layout(sizes, device, directions), routes, InfluenceConfig(), precision)
 
 
+@settings(deadline=None)
 @given(SIDES, st.integers(1, 10**6), st.sampled_from(["direct", "dual", "pcg"]), st.sampled_from(["cpu", "cuda"]))
 def test_more_tokens_or_directions_never_take_less(
     sides: tuple[int, int], tokens: int, route: str, device: str
@@ -130,11 +138,13 @@ def test_more_tokens_or_directions_never_take_less(
     assert some < _bytes(sides, [route], [tokens], device=device, directions=4)
 
 
+@settings(deadline=None)
 @given(SIDES, st.sampled_from(["direct", "dual", "pcg"]), st.sampled_from(["cpu", "cuda"]))
 def test_which_side_is_the_longer_does_not_matter(sides: tuple[int, int], route: str, device: str) -> None:
     assert _bytes(sides, [route], device=device) == _bytes(sides[::-1], [route], device=device)
 
 
+@settings(deadline=None)
 @given(SIDES, st.permutations(["direct", "dual", "pcg"]))
 def test_groups_are_solved_one_after_another(sides: tuple[int, int], routes: list[str]) -> None:
     sizes = [1000, 1000, 1000]
@@ -154,4 +164,5 @@ def test_the_dual_takes_the_square_of_its_rows() -> None:
 def test_precisions_differ_by_the_bytes_of_their_rows() -> None:
     fp64, fp32, fast = (_bytes((48, 8), [], device="cuda", precision=precision) for precision in PRECISIONS)
 
-    assert (fp64 - fp32, fp32 - fast) == (1000 * 56 * 4, 1000 * 56 * 2)
+    in_float64 = 3 * 8  # what float32 rows are taken to where sums and scores are made; float16 ones stay what they are
+    assert (fp64 - fp32, fp32 - fast) == (1000 * 56 * 4, 1000 * 56 * (2 + in_float64))
