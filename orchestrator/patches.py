@@ -36,7 +36,7 @@ def evaluate(change: Mapping[str, str], config: Mapping[str, Any], alias: Mappin
     found: dict[str, Scalar] = {}
     for name, text in change.items():
         key = find_key(config, alias.get(name, name))
-        found[key] = _new_value(key, text, _look_up(config, key))
+        found[key] = _new_value(key, text, look_up(config, key))
     return found
 
 
@@ -90,7 +90,8 @@ def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, S
             yield f"{above}{key}", value
 
 
-def _look_up(config: Mapping[str, Any], key: str) -> Scalar:
+def look_up(config: Mapping[str, Any], key: str) -> Scalar:
+    """The value of a dotted key that exists."""
     value: Any = config
     for part in key.split("."):
         value = value[part]

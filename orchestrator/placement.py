@@ -8,10 +8,11 @@ completed there. What is unknown holds nothing up: the point starts on the first
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from orchestrator.ledger import AttemptRow, PointRow, View
+from orchestrator.ledger import AttemptRow, Measurement, PointRow, View
 from orchestrator.model import Forecast, Point, Pool, Prediction, Verdict
+from orchestrator.preflight.calibrate import calibrated
 
 GIB = 1024**3
 MIB = 1024**2
@@ -68,6 +69,21 @@ def place(point: PointRow, ladder: Sequence[Pool], lessons: Lessons, *, by_predi
         why = f"{other.name}, {_compared(point, other)}, ran out of GPU memory on {ladder[at].name}"
         at += 1
     return Placement(ladder[at].name if ladder else None, why)
+
+
+def sharpened(point: PointRow, view: View, ladder: Sequence[Pool]) -> PointRow:
+    """The point with its prediction corrected by what this sweep's completed attempts were seen to take."""
+    if point.predicted is None or len(ladder) < 2:
+        return point
+    seen = [
+        Measurement(peer.predicted, attempt.pool, None, attempt.measured)
+        for peer in view.points
+        for attempt in view.history(peer)
+        if peer.predicted and attempt.measured and attempt.verdict is Verdict.COMPLETED and not attempt.patch
+    ]
+    if not seen:
+        return point
+    return replace(point, predicted=calibrated(point.predicted, [pool.name for pool in ladder], seen))
 
 
 def forecast_pool(predicted: Prediction | None, ladder: Sequence[Pool]) -> Placement:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from orchestrator.budget import spent, worst_seconds
 from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import AttemptState, PointState, Pool, Verdict
-from orchestrator.placement import Lessons, Placement, place
+from orchestrator.placement import Lessons, Placement, place, sharpened
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,8 @@ def _start(view: View, waiting: Sequence[PointRow], limits: Limits, now: float) 
         elif point.state is PointState.PLANNED:
             actions.append(Ready(point))
         elif slots > 0 and now >= (point.not_before or now) and money.used + ahead + worst <= budget + _ROUNDING:
+            now_known = sharpened(point, view, limits.ladder)
+            where = place(now_known, limits.ladder, lessons, by_prediction=limits.choose_pool)
             actions.append(Start(point, view.history(point), where))
             slots, ahead = slots - 1, ahead + worst
     return actions

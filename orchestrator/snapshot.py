@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.ledger import AttemptRow, PointRow, SweepRow, View
 from orchestrator.model import PointState, Scalar
+from orchestrator.patches import look_up
 from orchestrator.paths import RootPaths
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.evidence import Evidence
 from reports.report import render
-from reports.snapshot import AttemptSnapshot, GitState, NpzSnapshot, PointSnapshot, SweepSnapshot
+from reports.snapshot import (
+    AttemptSnapshot,
+    Expected,
+    GitState,
+    NpzSnapshot,
+    PointSnapshot,
+    PredictionSnapshot,
+    SweepSnapshot,
+)
 from trainer_ext.records import write_atomic
 
 
@@ -35,7 +44,15 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
     shown = [point for point in view.points if point.state is not PointState.SKIPPED]
     evidence = {point.id: deciding_evidence(store, view.history(point)) for point in shown}
     points = tuple(
-        point_snapshot(paths, point, view.history(point), evidence[point.id], spec.resources.gpus) for point in shown
+        point_snapshot(
+            paths,
+            point,
+            view.history(point),
+            evidence[point.id],
+            spec.resources.gpus,
+            _unpatched(store, point, view.history(point)),
+        )
+        for point in shown
     )
     found = [item for item in evidence.values() if item is not None]
     used = [attempt.gpu_hours for point in points for attempt in point.attempts if attempt.gpu_hours is not None]
@@ -70,10 +87,29 @@ def deciding_evidence(store: Store, history: Sequence[AttemptRow]) -> Evidence |
     return None
 
 
+def _unpatched(store: Store, point: PointRow, history: Sequence[AttemptRow]) -> Mapping[str, Scalar]:
+    """The sweep file's values of all keys that an attempt changed."""
+    keys = {key for attempt in history for key in attempt.patch}
+    if not keys:
+        return {}
+    config = store.config(point.sweep, point.id)
+    return {key: look_up(config, key) for key in keys}
+
+
 def point_snapshot(
-    paths: RootPaths, point: PointRow, history: Sequence[AttemptRow], evidence: Evidence | None, gpus: int
+    paths: RootPaths,
+    point: PointRow,
+    history: Sequence[AttemptRow],
+    evidence: Evidence | None,
+    gpus: int,
+    unpatched: Mapping[str, Scalar] | None = None,
 ) -> PointSnapshot:
-    """One point with the facts of its deciding attempt; `gpus` is what an attempt holds, for the GPU-hours."""
+    """One point with the facts of its deciding attempt.
+
+    Args:
+        gpus: what an attempt holds, for the GPU-hours.
+        unpatched: the sweep file's values of keys that attempts changed.
+    """
     last = history[-1] if history else None
     facts = evidence or Evidence(ended=False)
     folder = paths.attempt(point.sweep, point.id, last.n).dir if last else None
@@ -86,7 +122,7 @@ def point_snapshot(
         verdict=last.verdict.value if last and last.verdict else None,
         reason=point.reason or (last.reason if last else None),
         anomalies=tuple((anomaly.code, anomaly.message) for anomaly in last.anomalies) if last else (),
-        attempts=tuple(_attempt(attempt, gpus) for attempt in history),
+        attempts=tuple(_attempt(attempt, gpus, unpatched or {}) for attempt in history),
         metrics=facts.metrics,
         npz=tuple(NpzSnapshot(**dataclasses.asdict(file)) for file in facts.npz),
         resumed_after=facts.resumed_after,
@@ -97,10 +133,22 @@ def point_snapshot(
         ended_at=last.ended_at if last else None,
         evidence=last.facts if last else (),
         folder=os.path.relpath(folder, paths.sweep(point.sweep)) if folder else None,
+        predicted=_prediction(point, last),
     )
 
 
-def _attempt(attempt: AttemptRow, gpus: int) -> AttemptSnapshot:
+def _prediction(point: PointRow, last: AttemptRow | None) -> PredictionSnapshot | None:
+    """What was expected of the deciding attempt; a patched one is another configuration than the predicted one."""
+    if point.predicted is None or last is None or last.patch:
+        return None
+    forecast = point.predicted.on.get(last.pool or "")
+    if forecast is None:
+        return None
+    guesses = (forecast.gpu_bytes, forecast.host_bytes, forecast.seconds)
+    return PredictionSnapshot(*(Expected(**dataclasses.asdict(guess)) if guess else None for guess in guesses))
+
+
+def _attempt(attempt: AttemptRow, gpus: int, unpatched: Mapping[str, Scalar]) -> AttemptSnapshot:
     seconds = attempt.ended_at - attempt.started_at if attempt.ended_at and attempt.started_at else None
     return AttemptSnapshot(
         n=attempt.n,
@@ -113,6 +161,8 @@ def _attempt(attempt: AttemptRow, gpus: int) -> AttemptSnapshot:
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
         gpu_hours=seconds * gpus / 3600 if seconds is not None and gpus and attempt.pool else None,
+        patch=attempt.patch,
+        unpatched={key: unpatched[key] for key in attempt.patch if key in unpatched},
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from reports.sections.attempts import attempts
 from reports.sections.closing import environment, git, notes
 from reports.sections.header import header
+from reports.sections.preflight import preflight
 from reports.sections.results import results
 from reports.sections.scores import scores
 from reports.sections.timing import timing
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[SweepSnapshot], str], ...] = (
     scores,
     timing,
     attempts,
+    preflight,
     validation,
     environment,
     git,

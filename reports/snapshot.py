@@ -72,6 +72,30 @@ class AttemptSnapshot:
     started_at: float | None = None
     ended_at: float | None = None
     gpu_hours: float | None = None
+    patch: Mapping[str, Scalar] = field(default_factory=dict)
+    """Keys of the configuration that the retry policy changed, with their values here."""
+    unpatched: Mapping[str, Scalar] = field(default_factory=dict)
+    """The values of the same keys as the sweep file has them."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A figure as it was predicted, and the interval that it was predicted in."""
+
+    value: float
+    low: float
+    high: float
+    basis: str = "shapes"
+    """shapes | measured | scaled"""
+
+
+@dataclass(frozen=True)
+class PredictionSnapshot:
+    """What the deciding attempt was expected to take on its pool, before it ran."""
+
+    gpu_bytes: Expected | None = None
+    host_bytes: Expected | None = None
+    seconds: Expected | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +130,7 @@ class PointSnapshot:
     """What the verdict stands on, each as `file:line: words` or `file: words`."""
     folder: str | None = None
     """The deciding attempt's folder, relative to the report."""
+    predicted: PredictionSnapshot | None = None
 
     def has_anomaly(self, code: str) -> bool:
         return any(code == found for found, _ in self.anomalies)
@@ -166,6 +191,13 @@ def _point(data: Mapping[str, Any]) -> PointSnapshot:
         attempts=tuple(_build(AttemptSnapshot, attempt) for attempt in data.get("attempts", ())),
         metrics={int(step): dict(values) for step, values in data.get("metrics", {}).items()},
         npz=tuple(_build(NpzSnapshot, file) for file in data.get("npz", ())),
+        predicted=_prediction(data["predicted"]) if data.get("predicted") else None,
+    )
+
+
+def _prediction(data: Mapping[str, Any]) -> PredictionSnapshot:
+    return PredictionSnapshot(
+        **{name: _build(Expected, data[name]) for name in ("gpu_bytes", "host_bytes", "seconds") if data.get(name)}
     )
 
 

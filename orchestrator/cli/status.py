@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from orchestrator.budget import Spent, spent
 from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_existing, print_json, sweep_name
+from orchestrator.clock import SystemClock
+from orchestrator.ledger import SweepRow, View
+from orchestrator.model import PointState
 from orchestrator.snapshot import sweep_state
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 
 
@@ -25,14 +30,41 @@ def run(args: argparse.Namespace) -> int:
     from orchestrator.tables import points_table
     from orchestrator.tui import open_console
 
-    view = store.view(name)
-    open_console().print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
+    view, row = store.view(name), store.sweep(name)
+    console = open_console()
+    console.print(points_table(f"{name}: {sweep_state(row, view)}", view))
+    for line in _notes(row, view):
+        console.print(line, soft_wrap=True, highlight=False)
     return 0
+
+
+def _notes(row: SweepRow, view: View) -> list[str]:
+    """Why the sweep stopped, if it did, and its GPU-hours where it has GPUs."""
+    blocked = next((point.reason for point in view.points if point.state is PointState.BLOCKED), None)
+    said = [f"stopped: {blocked}"] if blocked else []
+    spec = SweepSpec.model_validate(row.spec)
+    if _gpus(spec, view):
+        money, limit = _spent(spec, view), spec.budget.gpu_hours
+        ahead = f", at most {money.ahead:.1f} more by what runs" if money.ahead else ""
+        said.append(f"GPU-hours: {money.used:.1f} used{ahead}" + (f", budget {limit:g}" if limit is not None else ""))
+    return said
+
+
+def _spent(spec: SweepSpec, view: View) -> Spent:
+    return spent(view, _gpus(spec, view), spec.resources.time_s, SystemClock().now())
+
+
+def _gpus(spec: SweepSpec, view: View) -> int:
+    """Of one attempt; a machine without pools has none."""
+    pools = any(attempt.pool for point in view.points for attempt in view.history(point))
+    return spec.resources.gpus if pools else 0
 
 
 def as_json(store: Store, name: str) -> dict[str, Any]:
     """The documented form of `status --json`."""
-    view = store.view(name)
+    view, row = store.view(name), store.sweep(name)
+    spec = SweepSpec.model_validate(row.spec)
+    money = _spent(spec, view)
     points = []
     for point in view.points:
         history = view.history(point)
@@ -56,4 +88,9 @@ def as_json(store: Store, name: str) -> dict[str, Any]:
                 ],
             }
         )
-    return {"sweep": name, "state": sweep_state(store.sweep(name), view), "points": points}
+    return {
+        "sweep": name,
+        "state": sweep_state(row, view),
+        "gpu_hours": {"used": money.used, "running_at_most": money.ahead, "limit": spec.budget.gpu_hours},
+        "points": points,
+    }

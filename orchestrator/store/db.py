@@ -21,7 +21,15 @@ from sqlalchemy.engine import Connection, Engine
 from orchestrator.clock import Clock
 from orchestrator.errors import StoreError, UsageError
 from orchestrator.ledger import AttemptRow, EventRow, Measurement, PointRow, SweepRow, View
-from orchestrator.model import ATTEMPT_TRANSITIONS, POINT_TRANSITIONS, AttemptState, Point, PointState, Verdict
+from orchestrator.model import (
+    ATTEMPT_TRANSITIONS,
+    POINT_TRANSITIONS,
+    AttemptState,
+    Point,
+    PointState,
+    Prediction,
+    Verdict,
+)
 from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 
@@ -397,9 +405,16 @@ def _written_anew(row: PointRow, point: Point) -> Mapping[str, Any]:
         "replicate": point.replicate,
     }
     if row.state in (PointState.PLANNED, PointState.READY, PointState.SKIPPED, PointState.BLOCKED):
-        predicted = dataclasses.asdict(point.predicted) if point.predicted else None
-        return {**labels, "overrides": list(point.overrides), "config": point.config, "predicted": predicted}
+        anew = {"overrides": list(point.overrides), "config": point.config}
+        if point.predicted and not (row.predicted and _says_as_much(row.predicted, point.predicted)):
+            anew["predicted"] = dataclasses.asdict(point.predicted)
+        return {**labels, **anew}
     return labels
+
+
+def _says_as_much(one: Prediction, other: Prediction) -> bool:
+    """What was expected first stays on record: another measurement since is no reason to expect it always."""
+    return one.formula == other.formula and one.kind == other.kind
 
 
 def _point_values(sweep: str, point: Point) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ _MARK = r"\*"
 def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
     return [
         Column("GPU memory (GiB)", [_gpu_cell(point) for point in points], numeric=True),
-        Column("Host memory (GiB)", [gib(host) if (host := _host(point)) else "" for point in points], numeric=True),
+        Column("Host memory (GiB)", [gib(host) if (host := host_peak_bytes(point)) else "" for point in points], numeric=True),
     ]
 
 
@@ -45,7 +45,7 @@ def _gpu_cell(point: PointSnapshot) -> str:
     if not _had_gpu(point):
         return ""
     torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
-    physical = _physical(point)
+    physical = device_peak_bytes(point)
     shown = physical if physical is not None else torch_gib * GIB if torch_gib is not None else None
     return "" if not shown else gib(shown) + (_MARK if _is_marked(point) else "")
 
@@ -61,18 +61,18 @@ def _is_marked(point: PointSnapshot) -> bool:
 
 def _claim(point: PointSnapshot) -> str:
     torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB) or 0.0
-    physical = _physical(point)
+    physical = device_peak_bytes(point)
     against = [f"the device saw {gib(physical)}"] if physical is not None else []
     against += [f"the card has {gib(point.card_bytes)}"] if point.card_bytes else []
     return f"{code(point.name)} {gib(torch_gib * GIB)} GiB" + (f" ({', '.join(against)})" if against else "")
 
 
-def _physical(point: PointSnapshot) -> float | None:
+def device_peak_bytes(point: PointSnapshot) -> float | None:
     """Bytes the device was seen to hold at most."""
     return _largest(point.gpu_peak_bytes, metrics.peak(point, metrics.PHYSICAL_PEAK_GIB))
 
 
-def _host(point: PointSnapshot) -> float | None:
+def host_peak_bytes(point: PointSnapshot) -> float | None:
     """Bytes a node was seen to hold at most; the wrapper sees its own node alone."""
     return _largest(point.host_peak_bytes, metrics.peak(point, metrics.HOST_PEAK_GIB))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.markdown import Column, code, codes
+from reports.sections.patches import MARK, is_patched
 from reports.snapshot import PointSnapshot, Scalar, SweepSnapshot
 
 _MOST_NAMED = 6
@@ -20,7 +21,7 @@ def scalar(value: Scalar) -> str:
 def job_columns(snapshot: SweepSnapshot, points: Sequence[PointSnapshot]) -> list[Column]:
     """The job's name, then one column for each axis that varies over the sweep."""
     return [
-        Column("Job", [code(point.name) for point in points]),
+        Column("Job", [code(point.name) + (f" {MARK}" if is_patched(point) else "") for point in points]),
         *(
             Column(
                 code(axis),

@@ -8,6 +8,7 @@ from reports import metrics
 from reports.markdown import Column, code, codes, table, text
 from reports.numbers import count, seconds, statistics
 from reports.sections.memory import UNRELIABLE, footnote, memory_columns
+from reports.sections.patches import patch_note
 from reports.sections.points import fixed_settings, job_columns
 from reports.snapshot import PointSnapshot, SweepSnapshot
 
@@ -29,7 +30,8 @@ def results(snapshot: SweepSnapshot) -> str:
         Column("Score std", _score_std(snapshot), numeric=True),
         Column("Status", [status(point) for point in points]),
     ]
-    blocks = ["### Experiment Results", _conditions(snapshot), table(columns), footnote(points), _explanation(snapshot)]
+    notes = [footnote(points), patch_note(points), _explanation(snapshot)]
+    blocks = ["### Experiment Results", _conditions(snapshot), table(columns), *notes]
     return "\n\n".join(block for block in blocks if block)
 
 

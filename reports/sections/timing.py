@@ -6,6 +6,7 @@ from reports import metrics
 from reports.markdown import Column, table
 from reports.numbers import percent, seconds
 from reports.sections.points import job_columns, tried
+from reports.sections.preflight import job_seconds
 from reports.snapshot import PointSnapshot, SweepSnapshot
 
 
@@ -21,21 +22,15 @@ def timing(snapshot: SweepSnapshot) -> str:
     ]
     share = Column("`pop_rows` % of `update_actor`", [_share(point, step) for point in points], numeric=True)
     whole = [
-        Column("Job (s)", [_figure(_job_seconds(point)) for point in points], numeric=True),
+        Column("Job (s)", [_figure(job_seconds(point)) for point in points], numeric=True),
         Column("Outside its steps (s)", [_figure(_outside_steps(point)) for point in points], numeric=True),
     ]
     return f"### Timing (step {step})\n\n{table([*job_columns(snapshot, points), *phases, share, *whole])}"
 
 
-def _job_seconds(point: PointSnapshot) -> float | None:
-    """Of the deciding attempt, from its first command to its outcome."""
-    last = point.attempts[-1] if point.attempts else None
-    return None if last is None or last.started_at is None or last.ended_at is None else last.ended_at - last.started_at
-
-
 def _outside_steps(point: PointSnapshot) -> float | None:
     """Preparation, start-up and shutdown: what the job took beside the steps that it did itself."""
-    whole, steps = _job_seconds(point), metrics.series(point, metrics.STEP)
+    whole, steps = job_seconds(point), metrics.series(point, metrics.STEP)
     own = [seconds for step, seconds in steps.items() if step > point.resumed_after]
     return None if whole is None or not own else whole - sum(own)
 
