@@ -3,7 +3,7 @@
 Captured factors can be read once, and the scores need them. So they are compared as they pass (`Comparison`). Each rank
 compares its own responses; the driver makes one table of all ranks' dots and says it on the console:
 
-    [influence_trace] RAW_DOT PER_PROMPT acc-acc mean=-3.1e-07 cos=-0.0008 self=0.023 pairs=5760
+    [influence_trace] HINV_DOT PER_PROMPT acc-acc mean=145 cos=0.0023 self=250 pairs=1260
 """
 
 from __future__ import annotations
