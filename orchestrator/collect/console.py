@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from orchestrator.collect.line_marks import rank_of, time_of
+from orchestrator.collect.samples import BEGINS, SampleFollower
 from orchestrator.collect.step_lines import StepStore, parse_line
 from orchestrator.collect.total_steps import TotalSteps
 from orchestrator.collect.tracebacks import HEADER, Traceback, TracebackFollower
@@ -35,6 +37,7 @@ KEEP = 16
 _COLOUR = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _STEP = b"step:"
 _HEADER = HEADER.encode()
+_SAMPLE = BEGINS.encode()
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ class ConsoleParser:
         self._steps = StepStore()
         self._total = TotalSteps()
         self._tracebacks = TracebackFollower()
-        self._literals = (_STEP, _HEADER, *self._book.literals)
+        self._samples = SampleFollower()
+        self._literals = (_STEP, _HEADER, _SAMPLE, *self._book.literals)
         self._harmless_at = -1
         self._line = 1
         self._bytes = 0
@@ -134,10 +138,10 @@ class ConsoleParser:
         """Look at the lines of a piece that ends with a line end."""
         at = 0
         for start in self._candidates(data):
-            at = self._follow_tracebacks(data, at, until=start)
+            at = self._follow(data, at, until=start)
             self._line += data.count(b"\n", at, start)
             at = self._one_line(data, start)
-        at = self._follow_tracebacks(data, at, until=len(data))
+        at = self._follow(data, at, until=len(data))
         self._line += data.count(b"\n", at)
 
     def _candidates(self, data: bytes) -> list[int]:
@@ -151,9 +155,9 @@ class ConsoleParser:
                 at = data.find(literal, end) if end >= 0 else -1
         return sorted(starts)
 
-    def _follow_tracebacks(self, data: bytes, at: int, until: int) -> int:
-        """While a traceback is open every line counts. Returns where the first line begins that was not looked at."""
-        while at < until and self._tracebacks.is_open:
+    def _follow(self, data: bytes, at: int, until: int) -> int:
+        """While a traceback or a sample is open every line counts; returns where the first line begins that does not."""
+        while at < until and (self._tracebacks.is_open or self._samples.is_open):
             at = self._one_line(data, at)
         return at
 
@@ -185,6 +189,8 @@ class ConsoleParser:
         self._look_for_signatures(text)
 
     def _look_for_signatures(self, text: str) -> None:
+        if self._samples.covers(self._line, text):
+            return
         if HEADER in text:
             if self._line != self._harmless_at + 1:
                 self._add_exceptions(self._tracebacks.begin(self._line, text))
@@ -201,12 +207,12 @@ class ConsoleParser:
 
     def _add_exceptions(self, ended: list[Traceback]) -> None:
         for traceback in ended:
-            pattern = self._book.classify(traceback.text)
-            where = (traceback.line, traceback.text, traceback.where)
+            pattern = self._book.classify_exception(traceback.text)
+            said = (traceback.line, traceback.text, traceback.where, traceback.prefix)
             if pattern is None:
-                self._signatures.add(PLAIN_EXCEPTION, Role.ROOT, Verdict.CODE_ERROR, *where)
+                self._signatures.add(PLAIN_EXCEPTION, Role.ROOT, Verdict.CODE_ERROR, *said)
             elif traceback.complete:  # what an incomplete one ends with was seen as a line of its own
-                self._signatures.add(pattern.code, pattern.role, pattern.verdict, *where)
+                self._signatures.add(pattern.code, pattern.role, pattern.verdict, *said)
 
 
 class _SignatureStore:
@@ -218,10 +224,19 @@ class _SignatureStore:
         self._last: dict[str, deque[Signature]] = {}
 
     def add(
-        self, code: str, role: Role, verdict: Verdict | None, line: int, text: str, where: str | None = None
+        self,
+        code: str,
+        role: Role,
+        verdict: Verdict | None,
+        line: int,
+        text: str,
+        where: str | None = None,
+        prefix: str = "",
     ) -> None:
         readable = "".join(char if char.isprintable() else " " for char in text[:MAX_TEXT]).strip()
-        signature = Signature(code, role, verdict, line, readable, where, file=self._file)
+        marked = prefix + text
+        rank, time = rank_of(marked), time_of(marked)
+        signature = Signature(code, role, verdict, line, readable, where, file=self._file, rank=rank, time=time)
         first = self._first.setdefault(code, [])
         if len(first) < KEEP:
             first.append(signature)

@@ -21,7 +21,7 @@ _BUILT_IN = r"[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration|Group)
 _EXCEPTION = re.compile(rf"^(?:(?:[A-Za-z_]\w*\.)+[A-Z]\w*|{_BUILT_IN})(?:\([\w.]+\))?(?::(?=\s|$)|$)")
 _PERHAPS_EXCEPTION = re.compile(r"^[A-Z]\w*(?::(?=\s|$)|$)")
 """A class of the job's own main module stands without its module: `SyntheticFailure: ...`, but so does `Epoch: 3`."""
-_QUOTES_REMOTE = re.compile(r"^ray\.exceptions\.\w+\(\w+\): ray::")
+_QUOTES_REMOTE = re.compile(r"^ray\.exceptions\.\w+(?:\(\w+\))?: (?:The actor died because of .{0,80}?, )?ray::")
 _CLOCK = re.compile(r"\d\d:\d\d")
 _DIGITS = re.compile(r"\d")
 
@@ -37,6 +37,8 @@ class Traceback:
     """Innermost frame: `trainer.py:120 in fit`."""
     complete: bool = False
     """The exception was found, and it is the line that was fed last."""
+    prefix: str = ""
+    """What stands in front of its lines: Ray's process, torchrun's rank, a time stamp."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ class TracebackFollower:
         key = _shape(prefix)
         ended = [self._open.pop(key).found] if key in self._open else []
         if len(self._open) < MAX_OPEN:
-            self._open[key] = _Open(prefix, line, Traceback(line, HEADER))
+            self._open[key] = _Open(prefix, line, Traceback(line, HEADER, prefix=prefix))
         return ended
 
     def feed(self, line: int, text: str) -> list[Traceback]:

@@ -5,7 +5,7 @@ Exit codes and scheduler states play no part. A job whose Ray shutdown crashed a
 
 from __future__ import annotations
 
-from orchestrator.triage.evidence import Evidence, NpzFacts, Role, Signature
+from orchestrator.triage.evidence import Evidence, NpzFacts, Role, Signature, in_time
 
 _OUTLIVED_BY = 2
 """Steps that must follow a root. One may: Ray's log monitor can print the step before a crash after the crash."""
@@ -63,7 +63,7 @@ def fatal(evidence: Evidence, role: Role) -> tuple[Signature, ...]:
     """Signatures of a role in the log that the job did not outlive, earliest first."""
     return tuple(
         signature
-        for signature in evidence.signatures
+        for signature in in_time(evidence.signatures)
         if signature.role is role and signature.steps_after < _OUTLIVED_BY
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from orchestrator.model import Verdict
 
 MIB = 1024**2
 GIB = 1024**3
@@ -41,6 +43,31 @@ class Signature:
     """Training steps that the same log shows after this line: what the job outlived did not end it."""
     file: str = "console.log"
     """The log it was found in, relative to the attempt folder."""
+    rank: int | None = None
+    """Which rank printed it, where the line says so."""
+    time: str | None = None
+    """`MM-DD hh:mm:ss.ffffff`, where the line says when it was printed."""
+
+    @property
+    def names_a_cause(self) -> bool:
+        """A bare traceback or a kill of unknown origin say what ended a process, not why the job ended."""
+        return self.code != PLAIN_EXCEPTION and self.verdict != Verdict.UNKNOWN
+
+
+def in_time(signatures: Iterable[Signature]) -> tuple[Signature, ...]:
+    """Earliest first.
+
+    Lines of one log come in their order, which is the order in which they reached the console. One that carries a stamp
+    goes by it: Ray prints a worker's line seconds after the driver's. Several logs are put in order by what stamps they
+    have; a log without any stands before them.
+    """
+    latest: dict[str, str] = {}
+    keyed = []
+    for signature in signatures:
+        now = signature.time or latest.get(signature.file, "")
+        latest[signature.file] = max(now, latest.get(signature.file, ""))
+        keyed.append((now, signature))
+    return tuple(signature for _, signature in sorted(keyed, key=lambda pair: pair[0]))
 
 
 @dataclass(frozen=True)

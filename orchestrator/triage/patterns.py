@@ -19,6 +19,8 @@ from orchestrator.model import Verdict
 from orchestrator.triage.evidence import Role
 
 _KEYS = frozenset({"code", "role", "verdict", "literals", "regex", "match", "reject"})
+EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)+[A-Z]\w*: |[A-Z]\w*(?:Error|Exception|Interrupt)\b")
+"""A line of a pattern's examples that is seen as the end of a traceback."""
 _LISTS = ("prefilter", "advice", "harmless_before_traceback", "patterns")
 
 
@@ -51,9 +53,16 @@ class PatternBook:
         return tuple(text.encode() for text in (*self.prefilter, *self.harmless_before_traceback))
 
     def classify(self, line: str) -> Pattern | None:
-        """The pattern that fits a line without colour codes, or None."""
+        """The pattern that fits a line without colour codes, or None; the end of a traceback: `classify_exception`."""
         if not any(word in line for word in self.prefilter):
             return None
+        return self._first_fit(line)
+
+    def classify_exception(self, text: str) -> Pattern | None:
+        """The same for the last line of a traceback, which is one even where no word of `prefilter` is in it."""
+        return self._first_fit(text)
+
+    def _first_fit(self, line: str) -> Pattern | None:
         candidates = [pattern for pattern in self.patterns if any(text in line for text in pattern.literals)]
         if not candidates:
             return None
@@ -94,7 +103,7 @@ def load(text: str) -> PatternBook:
         raise ValueError(f"codes used twice: {', '.join(sorted(repeated))}")
     for pattern in patterns:
         for line in pattern.match:
-            if not any(word in line for word in data["prefilter"]):
+            if not (any(word in line for word in data["prefilter"]) or EXCEPTION.match(line)):
                 raise ValueError(f"{pattern.code}: no word of `prefilter` in {line!r}")
     return PatternBook(
         patterns=patterns,

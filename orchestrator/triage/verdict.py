@@ -37,6 +37,8 @@ class Judgement:
     """The facts behind it, with file and line where they have one."""
     fingerprint: str | None = None
     """Same for the same failure, of code and config errors."""
+    cause: Signature | None = None
+    """The line of the log that decided, where one did."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def _judgement(verdict: Verdict, finding: Finding) -> Judgement:
         reason=finding.reason,
         evidence=finding.facts + ((_place(finding.cause),) if finding.cause else ()),
         fingerprint=fingerprint(finding.cause) if is_error and finding.cause else None,
+        cause=finding.cause,
     )
 
 
 def leading_root(evidence: Evidence) -> Signature | None:
-    """The root that counts: the earliest that names a cause, else the earliest traceback."""
+    """The root that counts: the earliest that names a cause, else the earliest of the others."""
     roots = fatal(evidence, Role.ROOT)
-    named = (root for root in roots if root.code != PLAIN_EXCEPTION)
-    return next(named, next(iter(roots), None))
+    return next((root for root in roots if root.names_a_cause), next(iter(roots), None))
 
 
 # ---- rules, in the order of the table --------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def _scheduler_says(words: Iterable[str], reason: str) -> Rule:
 def _root_of(verdict: Verdict, reason: str) -> Rule:
     def rule(evidence: Evidence) -> Finding | None:
         root = leading_root(evidence)
-        if root is None or root.verdict != verdict or root.code == PLAIN_EXCEPTION:
+        if root is None or root.verdict != verdict or not root.names_a_cause:
             return None
         return Finding(f"{reason}: {_short(root.text)}", _work(evidence), root)
 
@@ -182,15 +184,23 @@ def _prepare_failed(evidence: Evidence) -> Finding | None:
     return Finding(f"the preparation failed with {_end(evidence)}, before the job itself began", _work(evidence))
 
 
+def _killed(evidence: Evidence) -> Finding | None:
+    root = leading_root(evidence)
+    if root is None or root.verdict != Verdict.UNKNOWN or reports_success(evidence):
+        return None
+    return Finding(f"a process was killed, and nothing says by whom: {_short(root.text)}", _work(evidence), root)
+
+
 def _cascade_alone(verdict: Verdict, reason: str) -> Rule:
     """A cascade counts only where steps are missing and no root was found: its cause is then not in this log."""
 
     def rule(evidence: Evidence) -> Finding | None:
         if fatal(evidence, Role.ROOT) or (evidence.expected_steps and not missing_steps(evidence)):
             return None
-        cascades = (cascade for cascade in fatal(evidence, Role.CASCADE) if cascade.verdict == verdict)
-        first = next(cascades, None)
-        return Finding(f"{reason}: {_short(first.text)}", _work(evidence), first) if first else None
+        first = next((cascade for cascade in fatal(evidence, Role.CASCADE) if cascade.verdict), None)
+        if first is None or first.verdict != verdict:
+            return None
+        return Finding(f"{reason}: {_short(first.text)}", _work(evidence), first)
 
     return rule
 
@@ -238,6 +248,7 @@ RULES: tuple[tuple[Verdict, Rule], ...] = (
     (_V.CODE_ERROR, _plain_exception),
     (_V.CODE_ERROR, _crashed),
     (_V.CONFIG_ERROR, _prepare_failed),
+    (_V.UNKNOWN, _killed),
     (_V.NODE_FAILURE, _cascade_alone(_V.NODE_FAILURE, "a peer or its network was lost")),
     (_V.CODE_ERROR, _cascade_alone(_V.CODE_ERROR, "a process of the job failed")),
     (_V.MISSING_OUTPUT, _missing_output),
