@@ -14,6 +14,7 @@ import tempfile
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from logging.handlers import QueueHandler
@@ -25,6 +26,7 @@ import torch
 import torch.distributed as dist
 
 from tests.trainer_ext.influence.against_truth import Options, responses_of
+from tests.trainer_ext.influence.live_bytes import LiveBytes
 from tests.truth.brute_force import Floats
 from tests.truth.cases import Case
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, score_batch_over_ranks
@@ -52,6 +54,8 @@ class Part:
     """Whose responses they are where there is no module."""
     device: str | None = None
     """Where to compute; None: where the factors are."""
+    watched: bool = False
+    """Whether memory is counted on a CPU, which takes time; on a GPU the allocator counts anyway."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,7 @@ class Answer:
     claimed_bytes: int = 0
     """`BatchResult.peak_bytes`."""
     allocated_bytes: int = 0
-    """Most bytes allocated on the rank's GPU beyond what was there before."""
+    """Most bytes taken on the rank's device beyond the factors, if watched."""
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -98,7 +102,8 @@ class _Modules:
     def __init__(self, part: Part, device: torch.device) -> None:
         self._part, self._device = part, device
         self._held = weakref.WeakSet[ModuleFactors]()
-        self.most_held = 0
+        self.most_held = self.most_bytes = 0
+        """Most modules, and bytes of factors, in memory at once."""
 
     def __len__(self) -> int:
         return len(self._part.modules)
@@ -116,6 +121,7 @@ class _Modules:
             vars(factors)["left"] = stagings
         self._held.add(factors)
         self.most_held = max(self.most_held, len(self._held))
+        self.most_bytes = max(self.most_bytes, sum(map(_bytes, self._held)))
         return factors
 
 
@@ -214,11 +220,12 @@ def _answered(group: dist.ProcessGroup | None, device: torch.device, part: Part)
     handler, logger = QueueHandler(logged), logging.getLogger("trainer_ext.influence")  # type: ignore[arg-type]
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    memory = _Memory(device, watched=part.watched)
     try:
-        before = _watch(device)
         responses = responses_of(part.like or part.modules[0][1])
         config = InfluenceConfig(**part.options)
-        result = score_batch_over_ranks(modules, responses, config, group=group, device=part.device)
+        with memory:
+            result = score_batch_over_ranks(modules, responses, config, group=group, device=part.device)
     except Exception as error:
         return Answer(error=type(error).__name__, message=f"{error}\n{traceback.format_exc()}")
     finally:
@@ -231,7 +238,7 @@ def _answered(group: dist.ProcessGroup | None, device: torch.device, part: Part)
         logged=[logged.get().getMessage() for _ in range(logged.qsize())],
         most_held=modules.most_held,
         claimed_bytes=result.peak_bytes,
-        allocated_bytes=torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else 0,
+        allocated_bytes=memory.peak - modules.most_bytes,
     )
 
 
@@ -247,8 +254,29 @@ def _factors(case: Case, part: Part, device: torch.device) -> ModuleFactors:
     return ModuleFactors(inputs.to(device), output_grads.to(device), response.to(device), exponent)
 
 
-def _watch(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 0
-    torch.cuda.reset_peak_memory_stats(device)
-    return int(torch.cuda.memory_allocated(device))
+def _bytes(factors: ModuleFactors) -> int:
+    parts = (factors.inputs, factors.output_grads, factors.response, factors.exponent)
+    return sum(part.nbytes for part in parts if part is not None)
+
+
+class _Memory(AbstractContextManager[None]):
+    """Most bytes taken while it is open."""
+
+    def __init__(self, device: torch.device, *, watched: bool) -> None:
+        self._device = device
+        self._live = LiveBytes([]) if watched and device.type == "cpu" else None
+        self.peak = 0
+
+    def __enter__(self) -> None:
+        if self._live is not None:
+            self._live.__enter__()
+        elif self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self.peak = -torch.cuda.memory_allocated(self._device)
+
+    def __exit__(self, *raised: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*raised)
+            self.peak = self._live.peak
+        elif self._device.type == "cuda":
+            self.peak += torch.cuda.max_memory_allocated(self._device)

@@ -31,6 +31,7 @@ from tests.trainer_ext.influence.dealt import (
 from tests.trainer_ext.influence.over_ranks import Part, RankPool
 from tests.truth.cases import CASES, Case, random_batch
 from trainer_ext.influence import InfluenceConfig, score_batch
+from trainer_ext.influence.precision import PRECISIONS
 
 
 def every_combination(solvers: Sequence[str]) -> list[Options]:
@@ -287,6 +288,19 @@ def test_all_ranks_report_one_route_residual_and_prediction(pool: RankPool, sour
     assert len(first.logged) == len(first.predicted)
     assert all(f"route {first.routes['q_proj']} for 1 modules" in line for line in first.logged)
     assert not any(answer.logged for answer in answers[1:])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("options", FEW, ids=name)
+def test_no_more_memory_is_taken_than_was_counted(pool: RankPool, options: Options, precision: str) -> None:
+    case = random_batch(seed=46, tokens=600, k_in=16, k_out=20)
+    shares = dealt(case, in_turn(case, 3), 3)
+    modules = [f"layer{number}" for number in range(4)]
+    options = {**options, "precision": precision, "residual_tolerance": 1e-2}  # an iteration takes what a hundred do
+    parts = [Part([(key, part) for key in modules], options, torch.float32) for part, _ in shares]
+    pool.score(parts)  # what is kept from call to call is there
+    busiest = pool.score([replace(parts[0], watched=True), *parts[1:]])[0]  # which leads two of the modules
+    assert 0 < busiest.allocated_bytes <= busiest.claimed_bytes < 10 * busiest.allocated_bytes
 
 
 def test_identity_reports_no_residual(pool: RankPool) -> None:

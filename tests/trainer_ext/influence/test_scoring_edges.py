@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from tests.trainer_ext.influence.against_truth import (
     Options,
@@ -23,6 +20,7 @@ from tests.trainer_ext.influence.against_truth import (
     score,
     truth,
 )
+from tests.trainer_ext.influence.live_bytes import LiveBytes
 from tests.truth.cases import fewer_tokens_than_dim, lonely_responses, random_batch
 from trainer_ext.influence import PHASES, InfluenceConfig, ModuleFactors, Responses, score_batch, score_module
 
@@ -213,31 +211,6 @@ def test_strided_factors_are_taken() -> None:
         torch.testing.assert_close(found, expected)
 
 
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Most bytes of new tensors alive at once; what an operation holds within itself is not seen."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
-                self._count(tensor)
-        return result
-
-    def _count(self, tensor: torch.Tensor) -> None:
-        size = tensor.untyped_storage().nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(tensor.untyped_storage(), self._release, size)
-
-    def _release(self, size: int) -> None:
-        self.now -= size
-
-
 @pytest.mark.parametrize("solver", ["direct", "dual"])
 @pytest.mark.parametrize("source", ["token", "response"])
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -255,7 +228,7 @@ def test_peak_bytes_cover_what_is_held_and_not_much_more(scope: str, precision: 
     )
     factors, responses = factors_of(case), responses_of(case)
     score_module(factors, responses, config)  # what is kept from call to call is there
-    with _LiveBytes() as live:
+    with LiveBytes([factors.inputs, factors.output_grads, factors.response]) as live:
         result = score_module(factors, responses, config)
 
     assert live.peak <= result.peak_bytes <= 4 * live.peak

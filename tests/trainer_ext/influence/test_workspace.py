@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from tests.trainer_ext.influence.live_bytes import LiveBytes
 from tests.trainer_ext.influence.materialised import normal
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses, score_module
 from trainer_ext.influence.layout import Group, Layout
@@ -23,29 +20,6 @@ from trainer_ext.influence.workspace import workspace_bytes
 
 RESPONSES = 12
 SIDES = st.tuples(st.integers(1, 60), st.integers(1, 60))
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of tensors that operations made and that are alive; what an operation holds within itself is
-    not seen."""
-
-    def __init__(self, given: Sequence[Tensor]) -> None:
-        super().__init__()
-        self._given = {tensor.untyped_storage()._cdata for tensor in given}
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._given:
-                storage = leaf.untyped_storage()
-                self._live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
-        return out
 
 
 def _batch(tokens: int, k_in: int, k_out: int) -> tuple[ModuleFactors, Responses]:
@@ -60,7 +34,7 @@ def _assert_holds_no_more(tokens: int, sides: tuple[int, int], config: Influence
     factors, responses = _batch(tokens, *sides)
     score_module(factors, responses, config)  # tables that are made once
 
-    with _Live([factors.inputs, factors.output_grads, factors.response]) as live:
+    with LiveBytes([factors.inputs, factors.output_grads, factors.response]) as live:
         result = score_module(factors, responses, config)
 
     assert live.peak > 4 * tokens
