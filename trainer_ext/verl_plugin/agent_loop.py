@@ -26,29 +26,30 @@ class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):  # type: ign
         return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **named)
 
 
-class SeededAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, over those workers."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.agent_loop_workers_class = ray.remote(SeededAgentLoopWorker)
-
-
 class AgentLoopProcess:
-    """Ray actor: nothing at first but its imports, then a worker.
+    """Ray actor that holds such a worker. (Ray cannot ship a class whose base Ray has wrapped already.)
 
-    verl makes its workers last, when every other actor is up, and then waits for their imports. These processes start while the
-    trainer's worker imports (`launch_agent_loops`), and become workers when verl asks for them.
+    Without arguments it holds nothing at first but its imports. verl makes its workers last, when every other actor is up, and
+    then waits for their imports. Processes that `launch_agent_loops` starts import while the trainer's worker does, and become
+    workers when verl asks for them.
     """
 
-    def __init__(self) -> None:
-        self._worker: Any = None
+    def __init__(self, *arguments: Any) -> None:
+        self._worker = SeededAgentLoopWorker(*arguments) if arguments else None
 
     async def become(self, *arguments: Any) -> None:
         self._worker = SeededAgentLoopWorker(*arguments)
 
     async def generate_sequences(self, batch: Any) -> None:
         await self._worker.generate_sequences(batch)
+
+
+class SeededAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager, over those workers."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.agent_loop_workers_class = ray.remote(AgentLoopProcess)
 
 
 def launch_agent_loops(count: int) -> list[Any]:
