@@ -141,5 +141,11 @@ class View:
         return self.attempts.get(point.id, ())
 
     @property
+    def stopped(self) -> str | None:
+        """Why the sweep starts no more points; None while it does."""
+        blocked = (point for point in self.points if point.state is PointState.BLOCKED)
+        return next((point.reason or "" for point in blocked), None)
+
+    @property
     def finished(self) -> bool:
         return all(point.state.is_terminal for point in self.points)

@@ -41,6 +41,7 @@ class Recorder:
             name=point.name,
             state=point.state,
             parameters=point.parameters,
+            fixed=last.patch,
             verdict=last.verdict,
             anomalies=last.anomalies,
             attempts=tuple(_attempt(attempt) for attempt in history),

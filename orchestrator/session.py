@@ -24,6 +24,7 @@ from orchestrator.ledger import AttemptRow, SweepRow, View
 from orchestrator.lock import SweepLock
 from orchestrator.loop import Drive
 from orchestrator.model import PointState
+from orchestrator.notify import Announcer, Notifier
 from orchestrator.paths import RootPaths
 from orchestrator.planning import Planned, find_target, limits, retry_rules
 from orchestrator.progress import Pulse
@@ -51,6 +52,7 @@ class Session:
     store: Store
     sink: Sink
     clock: Clock
+    notifier: Notifier | None = None
     _expected_steps: dict[str, int | None] = dataclasses.field(default_factory=dict)
     """By point; a configuration is large, and progress is shown twice a second."""
 
@@ -72,11 +74,12 @@ class Session:
                 observe(self.store.view(self.sweep))
                 self.clock.sleep(POLL_LOCAL_S)
             self.sink.write_sweep(sweep_record(self.store.sweep(self.sweep), self.store.points(self.sweep)))
-            view = self._drive(observe, said)
-            self._finish(view, said)
+            announcer = Announcer(self.sweep, self.store, self.notifier, self.spec.notify.on, said)
+            view = self._drive(observe, said, announcer)
+            self._finish(view, said, announcer)
             return view
 
-    def _drive(self, observe: Observer, said: Callable[[str], None]) -> View:
+    def _drive(self, observe: Observer, said: Callable[[str], None], announcer: Announcer) -> View:
         row, spec = self.store.sweep(self.sweep), self.spec
         target = find_target(spec)
         drive = Drive(
@@ -93,20 +96,21 @@ class Session:
             ladder=target.ladder,
             poll_s=POLL_LOCAL_S if row.backend in ("local", "fake") else POLL_CLUSTER_S,
             warn=said,
+            announce=announcer.progress,
         )
         return drive.run(observe)
 
-    def _finish(self, view: View, said: Callable[[str], None]) -> None:
+    def _finish(self, view: View, said: Callable[[str], None], announcer: Announcer) -> None:
         now = self.clock.now()
-        blocked = next((point.reason for point in view.points if point.state is PointState.BLOCKED), None)
         ended = [attempt.ended_at for history in view.attempts.values() for attempt in history if attempt.ended_at]
-        self.store.finish_sweep(self.sweep, max(ended, default=now), blocked)
+        self.store.finish_sweep(self.sweep, max(ended, default=now), view.stopped)
         report = write_report(self.store, self.paths, self.sweep)
         status = PointState.SUCCEEDED if exit_code(view) == EXIT_SUCCEEDED else PointState.FAILED
         try:
             self.sink.finish_sweep(self.sweep, status, int(max(ended, default=now) * 1000), [Artifact(report)])
         except Exception as error:  # the sweep is done and reported: MLflow's trouble is a warning
             said(f"MLflow did not take the end of the sweep: {error}")
+        announcer.finished(view, str(report))
 
     def pulses(self, view: View) -> dict[str, Pulse]:
         """Heartbeats of what runs, by token."""

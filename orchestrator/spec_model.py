@@ -201,7 +201,7 @@ class SecretSpec(_Part):
     @model_validator(mode="before")
     @classmethod
     def _by_reference(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or len(value) != 1:
+        if not isinstance(value, dict) or sum(part is not None for part in value.values()) != 1:
             raise ValueError("is a secret: write {env: NAME} or {file: PATH}")
         return value
 

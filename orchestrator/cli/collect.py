@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.arguments import add_json, print_json
+from orchestrator.collect.card import CARDS_MIB
 from orchestrator.collect.foreign import collect_folder
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, UsageError
 from orchestrator.model import Verdict
 from orchestrator.triage.anomalies import find_anomalies
 from orchestrator.triage.evidence import Evidence
 from orchestrator.triage.verdict import judge
-
-CARDS_MIB = {"a100-40": 40_960, "a100": 81_920, "h100": 81_559, "h200": 143_771}
-"""Physical memory of the cards that people name, as the driver states it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,11 +11,13 @@ from orchestrator.cli.arguments import command_line
 from orchestrator.clock import SystemClock
 from orchestrator.errors import EXIT_INTERRUPTED
 from orchestrator.ledger import View
+from orchestrator.notify import open_notifier
 from orchestrator.paths import RootPaths
 from orchestrator.progress import measure
 from orchestrator.session import Session, exit_code
 from orchestrator.sinks.mlflow import open_mlflow
 from orchestrator.snapshot import sweep_state
+from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.tables import points_table
 from orchestrator.tui import display, open_console
@@ -25,8 +27,10 @@ def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
     """Returns the exit code. Ctrl-C leaves the jobs running and says how to go on."""
     console = open_console()
     clock = SystemClock()
-    session = Session(name, paths, store, open_mlflow(paths, os.environ), clock)
-    parallel = session.spec.budget.max_parallel
+    spec = SweepSpec.model_validate(store.sweep(name).spec)
+    notifier = open_notifier(spec.notify, os.environ)
+    session = Session(name, paths, store, open_mlflow(paths, os.environ), clock, notifier)
+    parallel = spec.budget.max_parallel
     try:
         with display(console, name) as screen:
 
@@ -47,6 +51,8 @@ def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
 def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: View) -> None:
     """The table, the report's path, and the command that opens MLflow."""
     console.print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
+    if view.stopped is not None:
+        console.print(f"stopped  {view.stopped}", style="red", soft_wrap=True, highlight=False)
     console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
     console.print(f"MLflow   {command_line(paths, 'ui', name)}", soft_wrap=True, highlight=False)
 

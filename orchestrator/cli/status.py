@@ -9,7 +9,6 @@ from orchestrator.budget import Spent, spent
 from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_existing, print_json, sweep_name
 from orchestrator.clock import SystemClock
 from orchestrator.ledger import SweepRow, View
-from orchestrator.model import PointState
 from orchestrator.snapshot import sweep_state
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
@@ -40,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _notes(row: SweepRow, view: View) -> list[str]:
     """Why the sweep stopped, if it did, and its GPU-hours where it has GPUs."""
-    blocked = next((point.reason for point in view.points if point.state is PointState.BLOCKED), None)
-    said = [f"stopped: {blocked}"] if blocked else []
+    said = [f"stopped: {view.stopped}"] if view.stopped is not None else []
     spec = SweepSpec.model_validate(row.spec)
     if _gpus(spec, view):
         money, limit = _spent(spec, view), spec.budget.gpu_hours

@@ -102,7 +102,12 @@ class Rehearsal:
         )
         self.store.put_sweep(row, [point(index) for index in range(self.points)])
 
-    def drive(self, die_after: int = -1, observe: Callable[[View], None] = lambda _view: None) -> View:
+    def drive(
+        self,
+        die_after: int = -1,
+        observe: Callable[[View], None] = lambda _view: None,
+        announce: Callable[[View], None] = lambda _view: None,
+    ) -> View:
         """Run to the end, or raise `Died` at one of the calls into the store or the cluster."""
         fuse = Fuse(die_after)
         return Drive(
@@ -125,6 +130,8 @@ class Rehearsal:
             ladder=tuple(POOLS),
             poll_s=0.25,
             warn=self.warnings.append,
+            announce=announce,
+            random=lambda: 0.5,
         ).run(observe)
 
 
