@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.ledger import AttemptRow, PointRow
-from orchestrator.model import Anomaly, AttemptState, PointState
+from orchestrator.ledger import AttemptRow
+from orchestrator.model import Anomaly, PointState
+from orchestrator.placement import settings
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.anomalies import Earlier, Lineage, find_anomalies, step_seconds
@@ -61,12 +62,6 @@ def _peers(store: Store, attempt: AttemptRow) -> list[float]:
     like = [
         view.history(point)[-1]
         for point in view.points
-        if point.id != mine.id and point.state is PointState.SUCCEEDED and _settings(point) == _settings(mine)
+        if point.id != mine.id and point.state is PointState.SUCCEEDED and settings(point) == settings(mine)
     ]
-    stored = [store.evidence(row) for row in like if row.state is AttemptState.JUDGED and row.pool == attempt.pool]
-    seconds = [step_seconds(evidence_json.loads(text)) for text in stored if text]
-    return [value for value in seconds if value is not None]
-
-
-def _settings(point: PointRow) -> dict[str, object]:
-    return {name: value for name, value in point.parameters.items() if name not in point.replicate}
+    return [row.measured.step_s for row in like if row.pool == attempt.pool and row.measured and row.measured.step_s]

@@ -50,6 +50,7 @@ def collect_attempt(
     outcome = read_record(Outcome, paths.outcome)
     heartbeat = read_record(Heartbeat, paths.heartbeat)
     checkpoint = read_record(Checkpoint, paths.checkpoint)
+    claim = read_record(Claim, paths.claim)
     console = read_console(paths.console, book)
     memory = read_memory(paths.memory)
     steps = merge_steps(console.steps, metrics.read_all(paths.metrics))
@@ -66,6 +67,7 @@ def collect_attempt(
         outcome_seen=outcome is not None,
         phase=last.phase if last else None,
         stop_reason=outcome.stop_reason if outcome else None,
+        stop_detail=outcome.stop_detail if outcome else None,
         start_error=outcome.error if outcome else None,
         cancel_requested=cancel_requested,
         scheduler_reason=scheduler_reason,
@@ -83,6 +85,9 @@ def collect_attempt(
         restarted=console.restarted,
         started_at=outcome.started_at if outcome else None,
         ended_at=outcome.ended_at if outcome else None,
+        heartbeat_at=heartbeat.time if heartbeat else None,
+        last_output_at=heartbeat.last_output_at if heartbeat else None,
+        node=claim.host if claim else None,
     )
 
 

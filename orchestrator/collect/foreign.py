@@ -12,6 +12,7 @@ from pathlib import Path
 
 from orchestrator.collect import metrics
 from orchestrator.collect.attempt import collect_attempt, merge_steps
+from orchestrator.collect.card import card_of_pool
 from orchestrator.collect.console import ConsoleFacts, parse_console
 from orchestrator.collect.memory import read_memory
 from orchestrator.collect.npz import read_npz
@@ -43,7 +44,7 @@ def collect_folder(path: Path, *, card_mib: int | None = None) -> Evidence:
     """Evidence of a run in `path` (a folder, or a log file alone).
 
     Args:
-        card_mib: physical memory of one card of the pool it ran on.
+        card_mib: physical memory of one card of the pool it ran on; None: what its samples, its log or its scheduler name.
 
     Raises:
         UsageError: there is nothing to judge.
@@ -58,6 +59,8 @@ def collect_folder(path: Path, *, card_mib: int | None = None) -> Evidence:
     steps = merge_steps(console.steps, _read_metrics(files.metrics))
     scheduler = _read_scheduler(files)
     memory = read_memory(files.memory[0]) if files.memory else None
+    named = console.card_mib or (card_of_pool(scheduler.pool) if scheduler.pool else None)
+    sampled = memory.card if memory else None
     return Evidence(
         ended=not scheduler.live,
         expected_steps=console.total_steps,
@@ -71,7 +74,7 @@ def collect_folder(path: Path, *, card_mib: int | None = None) -> Evidence:
         log_lines=console.lines,
         log_truncated=console.truncated,
         metrics=steps,
-        card_bytes=card_mib * MIB if card_mib else (memory.card if memory else None),
+        card_bytes=card_mib * MIB if card_mib else sampled or (named * MIB if named else None),
         gpu_peak_bytes=memory.gpu_peak if memory else None,
         host_peak_bytes=memory.host_peak if memory else None,
         host_limit_bytes=memory.host_limit if memory else None,
@@ -110,7 +113,7 @@ def find_files(path: Path) -> FoundFiles:
 
 def _read_logs(logs: Iterable[Path], folder: Path) -> ConsoleFacts:
     """The facts of all logs as of one. Truncation and restarts count where the steps are."""
-    every = [parse_console(log, name=log.relative_to(folder).as_posix()) for log in logs]
+    every = [parse_console(log, name=log.relative_to(folder).as_posix(), find_card=True) for log in logs]
     with_steps = [facts for facts in every if facts.steps] or every
     steps: dict[int, dict[str, float]] = {}
     for facts in every:
@@ -123,6 +126,7 @@ def _read_logs(logs: Iterable[Path], folder: Path) -> ConsoleFacts:
         truncated=any(facts.truncated for facts in with_steps),
         restarted=any(facts.restarted for facts in with_steps),
         total_steps=next((facts.total_steps for facts in (*with_steps, *every) if facts.total_steps), None),
+        card_mib=next((facts.card_mib for facts in (*with_steps, *every) if facts.card_mib), None),
     )
 
 

@@ -36,6 +36,7 @@ _RUNAI = {
 _LIVE = frozenset({"RUNNING", "PENDING", "COMPLETING", "SUSPENDED", "CONFIGURING", "REQUEUED"})
 _STATUS = re.compile(r"^\s*(?:Status|Phase):\s*(\w+)", re.IGNORECASE | re.MULTILINE)
 _TERMINATED = re.compile(r"\bReason:\s*(OOMKilled|Evicted)\b")
+_POOL = re.compile(r"^\s*(?:Current )?Node ?Pools?:\s*(\S+)", re.IGNORECASE | re.MULTILINE)
 _EXIT_CODE = re.compile(r"\bExit Code:\s*(\d+)", re.IGNORECASE)
 _SACCT_EXIT = re.compile(r"^(\d+):(\d+)$")
 _KILLED_FOR_MEMORY = "125"
@@ -49,6 +50,8 @@ class SchedulerFacts:
     reason: str | None = None
     exit_code: int | None = None
     signal: int | None = None
+    pool: str | None = None
+    """Node pool or partition that it ran in, as the scheduler names it."""
 
 
 def parse_runai_describe(text: str) -> SchedulerFacts:
@@ -59,7 +62,8 @@ def parse_runai_describe(text: str) -> SchedulerFacts:
         status = _RUNAI[terminated[1].lower()]
     code = _EXIT_CODE.search(text)
     exit_code = int(code[1]) if code else (0 if status == "COMPLETED" else None)
-    return SchedulerFacts(live=status in _LIVE, reason=status, exit_code=exit_code)
+    pool = _POOL.search(text)
+    return SchedulerFacts(live=status in _LIVE, reason=status, exit_code=exit_code, pool=pool[1] if pool else None)
 
 
 def parse_sacct(text: str) -> SchedulerFacts:
@@ -78,7 +82,13 @@ def parse_sacct(text: str) -> SchedulerFacts:
     exit_code = _SACCT_EXIT.match(job.get("ExitCode") or "")
     code, signal = (int(exit_code[1]), int(exit_code[2])) if exit_code else (None, 0)
     is_signal = 0 < signal < int(_KILLED_FOR_MEMORY)
-    return SchedulerFacts(live=state in _LIVE, reason=state, exit_code=code, signal=signal if is_signal else None)
+    return SchedulerFacts(
+        live=state in _LIVE,
+        reason=state,
+        exit_code=code,
+        signal=signal if is_signal else None,
+        pool=job.get("Partition") or None,
+    )
 
 
 def _ran_out_of_memory(row: dict[str, str]) -> bool:

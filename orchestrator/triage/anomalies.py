@@ -33,6 +33,7 @@ OUTLIER_PEERS = 4
 # verl 0.9 calls them actor/perf/..., older verl and our trainer perf/...; all are GiB (bytes / 1024^3) whatever their name says
 _TORCH_PEAK = re.compile(r"(?:^|/)perf/max_memory_(?:allocated|reserved)_gb$")
 _DEVICE_PEAK = re.compile(r"(?:^|/)perf/physical_memory_peak_gb$")
+_HOST_USED = re.compile(r"(?:^|/)perf/cpu_memory_used_gb$")
 _ROWS = re.compile(r"(?:^|/)influence_trace/rows_emitted$")
 _INFLUENCE_TIME = re.compile(r"(?:^|/)timing_s/influence_")
 _GRAD_NORM = re.compile(r"(?:^|/)grad_norm$")
@@ -74,6 +75,12 @@ def find_anomalies(
 
 
 def memory_metric_unreliable(evidence: Evidence) -> Anomaly | None:
+    """A figure above what there is: torch's above the card, or above what NVML saw; the host's above the job's limit."""
+    doubts = [doubt for doubt in (_doubt_of_torch(evidence), _doubt_of_host(evidence)) if doubt]
+    return Anomaly("memory_metric_unreliable", "; ".join(doubts)) if doubts else None
+
+
+def _doubt_of_torch(evidence: Evidence) -> str | None:
     peaks = [(value, name, step) for step, name, value in _values(evidence, _TORCH_PEAK) if math.isfinite(value)]
     if not peaks:
         return None
@@ -89,10 +96,29 @@ def memory_metric_unreliable(evidence: Evidence) -> Anomaly | None:
         return None
     known = [f"the card has {card / GIB:.1f} GiB"] if card is not None else []
     known += [f"{who} {used / GIB:.1f} GiB at most" for who, used in seen.items()]
-    return Anomaly(
-        "memory_metric_unreliable",
+    return (
         f"torch reports a peak of {gib:.1f} GiB ({name}, step {step}), but {' and '.join(known)}: torch also counts memory "
-        "that a sleeping rollout engine in the same process has given back to the card",
+        "that a sleeping rollout engine in the same process has given back to the card"
+    )
+
+
+def _doubt_of_host(evidence: Evidence) -> str | None:
+    limit = evidence.host_limit_bytes
+    if limit is None:
+        return None
+    allowed = f"the job's control group allows {limit / GIB:.1f} GiB"
+    if evidence.host_peak_bytes is not None and evidence.host_peak_bytes > limit:
+        return (
+            f"the job's processes were seen to hold {evidence.host_peak_bytes / GIB:.1f} GiB of host memory, but {allowed}: "
+            "not all of them are in that group"
+        )
+    claims = [(value, name, step) for step, name, value in _values(evidence, _HOST_USED) if math.isfinite(value)]
+    gib, name, step = max(claims, default=(0.0, "", 0))
+    if gib * GIB <= limit:
+        return None
+    return (
+        f"verl reports {gib:.1f} GiB of host memory ({name}, step {step}), but {allowed}: verl's figure is of the whole "
+        "node, whoever uses it"
     )
 
 

@@ -105,6 +105,8 @@ class Evidence:
     outcome_seen: bool = False
     phase: str | None = None
     stop_reason: str | None = None
+    stop_detail: str | None = None
+    """What spoke for the stop: the signals of a hang, in words."""
     start_error: str | None = None
     cancel_requested: bool = False
     """We asked for the end."""
@@ -131,3 +133,9 @@ class Evidence:
     """The log shows steps beginning again after the last one had been reached."""
     started_at: float | None = None
     ended_at: float | None = None
+    heartbeat_at: float | None = None
+    """When the wrapper last said that it lives."""
+    last_output_at: float | None = None
+    """When the log last grew."""
+    node: str | None = None
+    """The host that ran it."""

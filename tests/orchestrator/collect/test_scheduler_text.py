@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from orchestrator.collect.scheduler_text import SchedulerFacts, parse_runai_describe, parse_sacct
@@ -44,6 +46,11 @@ def test_the_second_generations_phase_counts_and_completed_at_does_not() -> None
     assert parse_runai_describe(text) == SchedulerFacts(False, "OUT_OF_MEMORY", 137)
 
 
+@pytest.mark.parametrize("key", ["Node Pool", "Node Pools", "Current Node Pool", "NodePool"])
+def test_the_node_pool_is_read_whatever_it_is_called(key: str) -> None:
+    assert parse_runai_describe(f"Status: Succeeded\n{key}: dgx-h200\n").pool == "dgx-h200"
+
+
 @pytest.mark.parametrize(
     ("rows", "facts"),
     [
@@ -62,7 +69,8 @@ def test_the_second_generations_phase_counts_and_completed_at_does_not() -> None
     ],
 )
 def test_sacct_with_bars(rows: list[str], facts: SchedulerFacts) -> None:
-    assert parse_sacct("\n".join(["$ sacct -P -j 9", HEADER, *rows, ""])) == facts
+    found = parse_sacct("\n".join(["$ sacct -P -j 9", HEADER, *rows, ""]))
+    assert found == dataclasses.replace(facts, pool="h100" if rows else None)
 
 
 def test_sacct_in_columns() -> None:
@@ -72,7 +80,7 @@ def test_sacct_in_columns() -> None:
         "65           preempt_c+   spotkill  PREEMPTED      0:0 \n"
         "65.batch          batch             PREEMPTED      0:0 \n"
     )
-    assert parse_sacct(text) == SchedulerFacts(False, "PREEMPTED", 0)
+    assert parse_sacct(text) == SchedulerFacts(False, "PREEMPTED", 0, pool="spotkill")
 
 
 @pytest.mark.parametrize(

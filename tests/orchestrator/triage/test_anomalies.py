@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,34 @@ def test_the_jobs_own_samples_of_the_device_count_as_nvmls_do() -> None:
 def test_a_job_without_a_gpu_has_no_torch_figure_to_doubt() -> None:
     metrics = {1: {"actor/perf/max_memory_allocated_gb": 9.0, "perf/physical_memory_peak_gb": 5.0}}
     assert anomalies.memory_metric_unreliable(run(metrics=metrics, gpu_peak_bytes=None, card_bytes=None)) is None
+
+
+@pytest.mark.parametrize("name", ["perf__cpu_memory_used_gb", "actor__perf__cpu_memory_used_gb"])
+def test_verls_host_figure_above_the_control_groups_limit_is_the_whole_nodes(name: str) -> None:
+    evidence = with_metrics(1, **{name: 767.0})
+    assert anomalies.memory_metric_unreliable(evidence) is None, "without a limit nothing can be above it"
+    code, message = only(replace(evidence, host_limit_bytes=512 * GIB, host_peak_bytes=436 * GIB))
+    assert code == "memory_metric_unreliable"
+    for part in ("767.0 GiB", "step 1", "control group allows 512.0 GiB", "whole node"):
+        assert part in message
+    assert anomalies.memory_metric_unreliable(replace(evidence, host_limit_bytes=800 * GIB)) is None
+
+
+def test_more_host_memory_seen_than_the_control_group_allows_is_unreliable() -> None:
+    code, message = only(run(host_limit_bytes=512 * GIB, host_peak_bytes=600 * GIB))
+    assert (code, "600.0 GiB" in message) == ("memory_metric_unreliable", True)
+
+
+def test_both_figures_may_be_unreliable_at_once() -> None:
+    evidence = with_metrics(2, perf__max_memory_allocated_gb=170.0, perf__cpu_memory_used_gb=767.0)
+    _, message = only(replace(evidence, host_limit_bytes=512 * GIB))
+    assert "170.0 GiB" in message
+    assert "767.0 GiB" in message
+
+
+def test_a_run_that_is_far_slower_than_its_peers_is_flagged() -> None:
+    found = find_anomalies(run(), Verdict.COMPLETED, Lineage(peer_step_seconds=(300.0, 305.0, 310.0, 302.0)))
+    assert [one.code for one in found] == ["throughput_outlier"]
 
 
 @pytest.mark.parametrize(
