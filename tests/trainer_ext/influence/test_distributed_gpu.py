@@ -5,8 +5,11 @@ Needs no more than torch, numpy and pytest. Runs on as many GPUs as there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,14 +38,29 @@ FEW: list[Options] = [
     {"hessian_source": "response", "solver": "direct", "true_loo": True, **EXCLUDING},
 ]
 TOLERANCES = {"fp64": 1e-8, "fp32": 1e-5, "fast": 3e-3}
+SMALL: dict[str, Callable[[], Case]] = {
+    "many_tokens": lambda: random_batch(tokens=400),
+    **{key: CASES[key] for key in ("lonely_responses", "fewer_tokens_than_dim")},
+}
+PATIENCE = timedelta(seconds=100)
+"""The first answer includes the start of CUDA and NCCL and the compilation of the kernels."""
 
 
-@pytest.fixture(scope="module", params=["nccl", "cpu:gloo,cuda:nccl", "gloo"])
-def pool(request: pytest.FixtureRequest) -> Iterator[RankPool]:
-    """Alone, beside gloo as trainers start it, and without NCCL, where messages go through the host."""
-    started = RankPool(torch.cuda.device_count(), request.param, gpus=True)
+def _pool(backend: str) -> RankPool:
+    return RankPool(torch.cuda.device_count(), backend, gpus=True, patience=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RankPool]:
+    """NCCL beside gloo, as trainers start it."""
+    started = _pool("cpu:gloo,cuda:nccl")
     yield started
     started.close()
+
+
+@cache
+def _truth(case: str, options: tuple[tuple[str, Any], ...]) -> Floats:
+    return _oracle(SMALL[case](), dict(options))
 
 
 def _oracle(case: Case, options: Options) -> Floats:
@@ -59,10 +77,11 @@ def _scores(pool: RankPool, case: Case, options: Options, *, stored: bool = Fals
 @pytest.mark.parametrize("options", FEW, ids=name)
 @pytest.mark.parametrize("precision", sorted(TOLERANCES))
 def test_scores_are_those_of_all_ranks_batches_in_one(pool: RankPool, precision: str, options: Options) -> None:
-    for case in (random_batch(tokens=400), CASES["lonely_responses"](), CASES["fewer_tokens_than_dim"]()):
-        scores, answers = _scores(pool, case, {**options, "precision": precision})
+    for case in SMALL:
+        scores, answers = _scores(pool, SMALL[case](), {**options, "precision": precision})
 
-        assert relative_error(scores, _oracle(case, options)) < TOLERANCES[precision], answers[0]
+        expected = _truth(case, tuple(options.items()))
+        assert relative_error(scores, expected) < TOLERANCES[precision], (case, answers[0])
         assert all(answer.residuals == answers[0].residuals for answer in answers)
 
 
@@ -87,6 +106,10 @@ def test_a_rank_may_have_no_response(pool: RankPool) -> None:
 
 
 def test_an_error_on_one_rank_reaches_all(pool: RankPool) -> None:
+    _assert_errors_reach_all(pool)
+
+
+def _assert_errors_reach_all(pool: RankPool) -> None:
     case = random_batch(seed=43)
     shares = [part for part, _ in dealt(case, np.arange(9) % pool.size, pool.size)]
     shares[-1] = replace(shares[-1], response=shares[-1].response + 9)
@@ -95,6 +118,19 @@ def test_an_error_on_one_rank_reaches_all(pool: RankPool) -> None:
     assert {answer.error for answer in answers} == {"ValueError"}
     scores, _ = _scores(pool, case, {**EXCLUDING, "precision": "fp64"})
     assert relative_error(scores, _oracle(case, EXCLUDING)) < 1e-8
+
+
+@pytest.mark.parametrize("backend", ["nccl", "gloo"])
+def test_other_backends_do_the_same(backend: str) -> None:
+    """NCCL alone, which carries even small objects; and gloo alone, with messages that go through the host."""
+    pool = _pool(backend)
+    try:
+        for options in FEW:
+            scores, _ = _scores(pool, SMALL["many_tokens"](), {**options, "precision": "fast"})
+            assert relative_error(scores, _truth("many_tokens", tuple(options.items()))) < TOLERANCES["fast"]
+        _assert_errors_reach_all(pool)
+    finally:
+        pool.close()
 
 
 def wide_batch(tokens: int, k_in: int, k_out: int, responses: int = 24) -> Case:
@@ -111,12 +147,14 @@ def wide_batch(tokens: int, k_in: int, k_out: int, responses: int = 24) -> Case:
 
 
 @pytest.mark.parametrize("options", FEW, ids=name)
-def test_large_modules_agree_between_precisions_and_stay_in_their_memory(pool: RankPool, options: Options) -> None:
+def test_large_modules_agree_with_one_rank_in_every_precision_and_stay_in_their_memory(
+    pool: RankPool, options: Options
+) -> None:
     case = wide_batch(20_000, 64, 32)
-    exact, _ = _scores(pool, case, {**options, "precision": "fp64"})
-    for precision, bound in (("fp32", 1e-5), ("fast", 2e-3)):
-        scores, answers = _scores(pool, case, {**options, "precision": precision}, stored=precision == "fast")
+    alone = pool.score([Part([("q_proj", case)], {**options, "precision": "fp64"})])[0].tensor.numpy()
 
-        assert rms_error(scores, exact.numpy()) < bound
+    for precision, bound in (("fp64", 1e-9), ("fp32", 1e-5), ("fast", 2e-3)):
+        scores, answers = _scores(pool, case, {**options, "precision": precision}, stored=precision == "fast")
+        assert rms_error(scores, alone) < bound, precision
         for answer in answers:
             assert answer.allocated_bytes <= answer.claimed_bytes + 64 * 2**20
