@@ -1,12 +1,7 @@
 """Keeps captured factors until they are scored: rounded, on the device where they fit, else in pinned host memory.
 
-Symbols
-    u_t, v_t    projected input [k_in] and output gradient [k_out] of token t in one module
-    a_t, b_t    powers of two that bring the largest magnitude of u_t and of v_t into [1, 2)
-    e_t         a_t + b_t, the exponent of the token: g_t = 2^e_t (v_t / 2^b_t) (u_t / 2^a_t)^T
-
-With precision `fast` the divided rows are rounded to float16, at most 2^-11 of a row's largest magnitude off, and e_t is
-kept in an int8; else rows keep their own type. Bytes a token (`bytes_per_token`): with `fast` 2 (k_in + k_out) + 1 for
+With precision `fast` rows are rounded to float16 with a power of two a token, an int8 (`rounding.py`); else they keep their
+own type. Bytes a token (`bytes_per_token`): with `fast` 2 (k_in + k_out) + 1 for
 each module, and 8 once for its response; 72,332 for the 196 modules of Qwen2.5-1.5B at factor 32. Host memory comes in
 blocks, so that up to one block is taken beyond that.
 
@@ -17,7 +12,6 @@ module run while the present one is scored.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
@@ -30,6 +24,7 @@ from torch import Tensor
 
 from trainer_ext.influence.factors import ModuleFactors
 from trainer_ext.influence.precision import resolve
+from trainer_ext.influence.rounding import half_output_grads, half_rows
 
 Placement = Literal["auto", "device", "host"]
 """auto: each micro-batch on the device if it fits there, else on the host."""
@@ -46,77 +41,14 @@ rest for what the step still allocates once a backward pass has begun, first of 
 a token in float32 for Qwen2.5-1.5B), and for gaps in the allocator's memory."""
 BLOCK_BYTES = 256 * 2**20
 _ALIGNMENT = 64
-_LOWEST, _HIGHEST = -128, 127
+_LOWEST = -128
+"""Exponent of a token without gradient (`rounding.py`)."""
 
 
 def bytes_per_token(dims: Dims, half: bool, itemsize: int = 4) -> int:
     """Bytes that a token takes: its response's id, 8, and for each module 2 (k_in + k_out) + 1 in float16, else
     `itemsize` (k_in + k_out)."""
     return 8 + sum(2 * (k_in + k_out) + 1 if half else itemsize * (k_in + k_out) for k_in, k_out in dims.values())
-
-
-def half_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide each row by the power of two that brings its largest magnitude into [1, 2), and round to float16.
-
-    Nothing here waits for the device. Ends of the range: a zero row keeps exponent 0. Rows below 2^-128 keep exponent
-    -128 and are smaller than 1; every float32 of that size still is within 2^-11 of the row's largest. Rows of 2^128
-    and more, which float64 alone has, become infinite. NaN and infinity stay what they are.
-
-    Args:
-        rows: floating point [n, k].
-
-    Returns:
-        float16 [n, k], and the exponent, int8 [n].
-    """
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    exponent, _ = _exponents(rows)
-    kept = exponent.clamp(_LOWEST, _HIGHEST)
-    return _divided(rows, kept, too_large=exponent > _HIGHEST), kept.to(torch.int8)
-
-
-def half_output_grads(rows: Tensor, input_exponent: Tensor) -> tuple[Tensor, Tensor]:
-    """Output gradients as `half_rows` makes them, and e_t = a_t + b_t, the exponent of the whole token.
-
-    Ends of the range: below -128 the rest of the power goes into the row itself, so that a gradient fades below 2^-142
-    and is zero below 2^-153, about where float32 products end. Above 127 float32 cannot hold the gradient: the row
-    becomes infinite or NaN, which `ModuleFactors` refuses. A zero row takes -128: any exponent is right for it, and the
-    lowest one never is the largest of its module, from which the range of float16 products is reckoned.
-
-    Args:
-        rows: v, floating point [n, k_out].
-        input_exponent: a, int8 [n].
-
-    Returns:
-        float16 [n, k_out], and e, int8 [n].
-    """
-    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    own, zero = _exponents(rows)
-    inputs = input_exponent.to(torch.int32)
-    total = own + inputs
-    kept = total.clamp(_LOWEST, _HIGHEST)
-    halves = _divided(rows, kept - inputs, too_large=(total > _HIGHEST) & ~zero)
-    return halves, kept.masked_fill(zero, _LOWEST).to(torch.int8)
-
-
-def _exponents(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """floor(log2) of each row's largest magnitude, int32 [n], 0 where it is zero or not finite; and where it is zero."""
-    largest = torch.linalg.vector_norm(rows, math.inf, dim=1)
-    exponent = torch.frexp(largest).exponent - 1
-    zero = largest == 0
-    # not where(): its scalar would be copied to the device, and that waits
-    return exponent.masked_fill(zero | ~torch.isfinite(largest), 0), zero
-
-
-def _divided(rows: Tensor, exponent: Tensor, *, too_large: Tensor) -> Tensor:
-    """float16 of rows / 2^exponent; not finite where a row is too large.
-
-    In two steps, since 2^149 (for the smallest float32) is no float32; a power is its bits, since the exponentials of a
-    device need not be exact.
-    """
-    exponent = exponent.clamp(-252, 252)
-    first = exponent >> 1
-    half, rest = (((127 - part) << 23).view(torch.float32).to(rows.dtype) for part in (first, exponent - first))
-    return (rows * half[:, None]).mul_(rest.masked_fill(too_large, math.inf)[:, None]).to(torch.float16)
 
 
 def free_device_bytes(device: torch.device) -> int:

@@ -18,10 +18,19 @@ INTERPRETED = Path(__file__).parent / "interpreted"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize("cases", ["kernels", "cholesky_kernels", "products_of_groups"])
+@pytest.mark.parametrize("cases", ["kernels", "cholesky_kernels", "products_of_groups", "rounding_kernels"])
 def test_kernels_do_what_their_plain_equivalents_do(cases: str) -> None:
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", f"{INTERPRETED}/{cases}.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        f"{INTERPRETED}/{cases}.py",
+    ]
 
     done = subprocess.run(
         command, env={**outer, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300, check=False
