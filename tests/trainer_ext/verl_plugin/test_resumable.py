@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import DictConfig
+from torchdata.stateful_dataloader import StatefulDataLoader
+from verl.trainer.ppo.utils import create_rl_sampler
 from verl.utils.tracking import Tracking
 
 from tests.trainer_ext.verl_plugin.engine_world import make_config
@@ -20,6 +22,7 @@ from trainer_ext.verl_plugin.resumable import ResumableTrainer
 from trainer_ext.writer import ScoredResponse, write_step
 
 STEPS = 5
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")  # torchdata's
 
 
 class Died(BaseException):
@@ -54,21 +57,18 @@ class Ranks:
         self.weights = int((Path(local_path) / "weights").read_text())
 
 
-class Prompts:
-    """Stands for the data loader: prompt after prompt, and where it is."""
+PROMPTS = 3
 
-    def __init__(self) -> None:
-        self._at = 0
 
-    def __next__(self) -> int:
-        self._at += 1
-        return self._at
+def load_prompts(config: DictConfig) -> StatefulDataLoader[int]:
+    """The data loader that verl makes, over so few prompts that an epoch ends within the run."""
+    prompts = list(range(1, PROMPTS + 1))
 
-    def state_dict(self) -> dict[str, int]:
-        return {"at": self._at}
+    def collate(rows: list[int]) -> dict[str, Any]:
+        return {"raw_prompt": np.array(rows, dtype=object)}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._at = state["at"]
+    sampler = create_rl_sampler(config.data, prompts)
+    return StatefulDataLoader(prompts, batch_size=1, num_workers=0, drop_last=True, collate_fn=collate, sampler=sampler)
 
 
 class File:
@@ -91,7 +91,8 @@ class Job(ResumableTrainer):
     def __init__(self, config: DictConfig, attempt: Path, fate: Fate | None = None) -> None:
         super().__init__(config)
         self._attempt, self._fate = attempt, fate or Fate()
-        self.actor_rollout_wg, self.train_dataloader = Ranks(self._fate), Prompts()
+        self.actor_rollout_wg = Ranks(self._fate)
+        self.train_dataloader, self.train_dataloader_it = load_prompts(config), None
         self.checkpoint_manager = SimpleNamespace(update_weights=lambda _step: None)
         self.total_training_steps = STEPS
         attempt.mkdir(parents=True)
@@ -120,7 +121,8 @@ class Job(ResumableTrainer):
 
     def train(self, step: int) -> None:
         ranks = self.actor_rollout_wg
-        ranks.weights = ranks.weights * 3 + next(self.train_dataloader)  # every step depends on all before
+        (prompt,) = self._fetch_one_gen_batch()["raw_prompt"]
+        ranks.weights = ranks.weights * 7 + prompt  # every step depends on all before
         tokens = np.full(2, ranks.weights)
         response = ScoredResponse(tokens, tokens.astype(float), np.ones(2, bool), True, 1.0, "prompt")
         write_step(self._attempt / records.INFLUENCE_DIR, step, [response], {})
