@@ -1,7 +1,7 @@
 """Bytes of the influence trace on one rank, restated for a machine without torch.
 
 Sources, with the same names: `trainer_ext.influence.projection.projection_dims`, `storage.bytes_per_token`,
-`workspace.workspace_bytes`, `direct.capacity`, `pairs.padded_pairs`. A test compares each function here with its source.
+`workspace.workspace_bytes`, `direct.capacity`, `pairs.padded_pairs`. Tests compare them with their sources.
 
 Symbols
     k_in, k_out    sides of a module after projection; D = k_in k_out
@@ -20,8 +20,8 @@ from orchestrator.preflight.models import ModelShape
 Sides = tuple[int, int]
 
 POOL_BYTES = 3.4e9
-MOST_SYSTEMS = 96
-FEATURE_BYTES = 1.3e9
+MOST_SYSTEMS = 24
+FEATURE_BYTES = 0.6e9
 FEATURE_TOKENS = 2**18
 CHUNK_BYTES = 256 * 2**20
 RESERVE_BYTES = 16 * 2**30
@@ -152,41 +152,44 @@ def workspace_bytes(
     k_in, k_out = sides
     parts = list(parts)
     tokens, responses = sum(part.tokens for part in parts), sum(part.responses for part in parts)
-    element = {"fp64": 8, "fp32": 4, "fast": 2 if cuda else 4}[precision]
-    staged = tokens * ((k_in + k_out) * element + 16)
+    element = {"fp64": 8, "fp32": 4, "fast": 2 if cuda else 8}[precision]
+    staged = tokens * ((k_in + k_out) * element + 64)
     gradients = 8 * k_in * k_out * (responses + 3 * sum(part.directions for part in parts))
-    work = 0 if cuda and precision != "fp64" else 4 if precision == "fast" else 8
-    ordered = (max(sides), min(sides))
+    work = 8 if precision != "fast" else 0 if cuda else 4
+    ordered, pooled = (max(sides), min(sides)), cuda and precision != "fp64"
     solving = 0.0
     if trace.mode != "identity":
-        solving = max(_route_bytes(route(trace, sides, part), part, ordered, trace.source, work) for part in parts)
-    return staged + gradients + solving + 3 * min(CHUNK_BYTES, 8 * tokens * (k_in + k_out))
+        solving = max(_route_bytes(trace, sides, part, ordered, work, pooled) for part in parts)
+    alone = any(part.directions == 1 for part in parts)
+    run = tokens if alone else max(part.tokens / part.responses for part in parts)
+    return staged + gradients + max(solving, 24 * run * (k_in + k_out) if work else 0)
 
 
-def _route_bytes(name: str, group: GroupSize, sides: Sides, source: str, work: int) -> float:
+def _route_bytes(trace: TraceSettings, own: Sides, group: GroupSize, sides: Sides, work: int, pooled: bool) -> float:
     """Of one group. `sides`: the larger first; `work`: bytes a number of products over tokens, 0 on the tensor cores."""
+    name = route(trace, own, group)
     dim, n = sides[0] * sides[1], group.directions
-    by_token = source == "token"
+    by_token = trace.source == "token"
     rows = group.tokens if by_token else group.responses
-    own = 8 * n * (8 * dim + 5 * rows) + (_product_bytes(group.tokens, sides, n, work) if by_token else 0)
+    vectors = 8 * n * (8 * dim + 5 * rows) + (_product_bytes(group.tokens, sides, n, work) if by_token else 0)
     if name == "dual":
-        return 32 * rows * rows + own
-    if name != "direct":
-        return own
+        return 32 * rows * rows + vectors
+    if name == "pcg":
+        return vectors + (3 * min(CHUNK_BYTES, 8 * group.tokens * sum(sides)) if by_token else 0)
     if not by_token:
-        return 32 * dim * dim + own
+        return 32 * dim * dim + vectors
     m, k = map(padded_pairs, sides)
-    if not work:
-        return systems_at_a_time(sides) * (4 * m * k + 2 * dim * dim) + _feature_bytes(group.tokens, m, k, 2) + own
+    if pooled:
+        return systems_at_a_time(sides) * (4 * m * k + 2 * dim * dim) + _feature_bytes(group.tokens, m, k, 2) + vectors
     in_full = 32 * dim * dim + 16 * m * k + 8 * group.tokens * sum(sides)
-    return in_full + _feature_bytes(group.tokens, m, k, 8) + own
+    return in_full + _feature_bytes(group.tokens, m, k, 8) + vectors
 
 
 def _product_bytes(tokens: float, sides: Sides, n: int, work: int) -> float:
     """Of the product of a chunk of rows with n directions."""
     numbers = n * sides[1]
     chunk = min(tokens, max(1, CHUNK_BYTES // (4 * numbers)))
-    return chunk * (numbers * (2 * work or 20) + 8 * sum(sides))
+    return chunk * numbers * (2 * work or 20) + (8 * tokens * sum(sides) if work else 0)
 
 
 def _feature_bytes(tokens: float, m: int, k: int, element: int) -> float:
