@@ -24,8 +24,10 @@ VERBS = {
     "resume": "go on with a sweep whose orchestrator stopped",
     "cancel": "end a sweep's jobs and start no more of its points",
     "rerun": "try a point that failed or was cancelled again, afresh",
+    "why": "the evidence that led to a point's verdict",
     "logs": "the console log of a point",
     "collect": "judge runs that someone else started",
+    "reclassify": "judge a sweep's attempts again after a pattern changed",
     "report": "write a sweep's report again from stored evidence",
     "ui": "open MLflow on a sweep",
     "doctor": "check this machine, the state folder and the packages",
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     lines = [f"usage: {PROGRAM} VERB [arguments]", "", "From a sweep file to a finished report.", ""]
-    lines += [f"  {verb:9}{text}" for verb, text in VERBS.items()]
+    lines += [f"  {verb:11}{text}" for verb, text in VERBS.items()]
     return "\n".join([*lines, "", f"`{PROGRAM} VERB --help` explains one verb."])
 
 

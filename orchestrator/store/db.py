@@ -261,13 +261,23 @@ class Store:
             return attempt_row(row)
 
     def rejudge(self, attempt: AttemptRow, detail: str, **values: Any) -> bool:
-        """Another judgement of a judged attempt; the event keeps both. False when it was judged anew meanwhile."""
+        """Another judgement of a judged attempt; False when somebody else judged it anew meanwhile.
+
+        Events are only added: the one of the first judgement stays, and `detail` of the new one should name both. A failed
+        point whose newest attempt this is takes the new reason over; the sinks get the point again.
+        """
         judged, verdict = AttemptState.JUDGED.value, attempt.verdict
         with self._write() as db:
             same = (attempts.c.state == judged, attempts.c.verdict == (verdict.value if verdict else None))
             if db.execute(_attempt(attempt).where(*same).values(**values)).rowcount == 0:
                 return False
             self._event(db, attempt.sweep, attempt.point, attempt.n, judged, judged, detail)
+            mine = (attempts.c.sweep == attempt.sweep, attempts.c.point == attempt.point)
+            newest = db.scalar(sa.select(sa.func.max(attempts.c.n)).where(*mine)) == attempt.n
+            failed = _point(attempt.sweep, attempt.point).where(points.c.state == PointState.FAILED.value)
+            if newest:
+                db.execute(failed.values(reason=values["reason"]))
+            db.execute(_point(attempt.sweep, attempt.point).values(unlogged=True))
             return True
 
     def evidence(self, attempt: AttemptRow) -> str | None:

@@ -12,20 +12,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from orchestrator.model import Verdict
+from orchestrator.triage import words
 from orchestrator.triage.completion import (
     fatal,
     is_complete,
-    missing_npz,
     missing_steps,
     reports_failure,
     reports_success,
-    unreadable_npz,
 )
 from orchestrator.triage.evidence import PLAIN_EXCEPTION, Evidence, Role, Signature
 from orchestrator.triage.fingerprint import fingerprint
 
 _CRASHES = frozenset({signals.SIGSEGV, signals.SIGBUS, signals.SIGILL, signals.SIGFPE, signals.SIGABRT})
-_SHORT = 200
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _judgement(verdict: Verdict, finding: Finding) -> Judgement:
     return Judgement(
         verdict=verdict,
         reason=finding.reason,
-        evidence=finding.facts + ((_place(finding.cause),) if finding.cause else ()),
+        evidence=finding.facts + ((words.place(finding.cause),) if finding.cause else ()),
         fingerprint=fingerprint(finding.cause) if is_error and finding.cause else None,
         cause=finding.cause,
     )
@@ -85,26 +83,32 @@ def leading_root(evidence: Evidence) -> Signature | None:
 def _completed(evidence: Evidence) -> Finding | None:
     if not is_complete(evidence):
         return None
-    done = f"all {evidence.expected_steps} steps done" if evidence.expected_steps else f"{_steps(evidence)} logged"
+    done = f"all {evidence.expected_steps} steps done" if evidence.expected_steps else f"{words.steps(evidence)} logged"
     files = f", {len(evidence.npz)} score files valid" if evidence.npz else ""
-    despite = f"; it ended with {_end(evidence)} nevertheless" if reports_failure(evidence) else ""
-    return Finding(done + files + despite, _work(evidence))
+    despite = f"; it ended with {words.end(evidence)} nevertheless" if reports_failure(evidence) else ""
+    return Finding(done + files + despite, words.work(evidence))
 
 
 def _still_running(evidence: Evidence) -> Finding | None:
-    return None if evidence.ended else Finding(f"still running: {_steps(evidence)} logged so far", _work(evidence))
+    if evidence.ended:
+        return None
+    return Finding(f"still running: {words.steps(evidence)} logged so far", words.work(evidence))
 
 
 def _cancelled(evidence: Evidence) -> Finding | None:
     if evidence.cancel_requested and evidence.stop_reason != "hang":
-        return Finding("cancelled on request", _work(evidence))
+        return Finding("cancelled on request", words.work(evidence))
     if (evidence.scheduler_reason or "").startswith("CANCELLED"):
         return Finding("cancelled by somebody else, says the scheduler", _scheduler(evidence))
     return _root_of(Verdict.CANCELLED, "cancelled by somebody else")(evidence)
 
 
-def _scheduler_says(words: Iterable[str], reason: str) -> Rule:
-    known = frozenset(words)
+def _scheduler(evidence: Evidence) -> tuple[str, ...]:
+    return (f"scheduler: {evidence.scheduler_reason}", *words.work(evidence))
+
+
+def _scheduler_says(states: Iterable[str], reason: str) -> Rule:
+    known = frozenset(states)
 
     def rule(evidence: Evidence) -> Finding | None:
         return Finding(reason, _scheduler(evidence)) if evidence.scheduler_reason in known else None
@@ -117,7 +121,7 @@ def _root_of(verdict: Verdict, reason: str) -> Rule:
         root = leading_root(evidence)
         if root is None or root.verdict != verdict or not root.names_a_cause:
             return None
-        return Finding(f"{reason}: {_short(root.text)}", _work(evidence), root)
+        return Finding(f"{reason}: {words.shortened(root.text)}", words.work(evidence), root)
 
     return rule
 
@@ -126,15 +130,17 @@ def _oom_killed(evidence: Evidence) -> Finding | None:
     if not evidence.oom_kills:
         return None
     return Finding(
-        f"the kernel killed {_count(evidence.oom_kills, 'process', 'processes')} of the job for lack of host memory",
-        (f"oom_kill counter: {evidence.oom_kills}", *_work(evidence)),
+        f"the kernel killed {words.count(evidence.oom_kills, 'process', 'processes')} of the job for lack of host memory",
+        (f"oom_kill counter: {evidence.oom_kills}", *words.work(evidence)),
     )
 
 
 def _stopped_for(stop_reason: str, reason: str) -> Rule:
     def rule(evidence: Evidence) -> Finding | None:
-        is_it = evidence.stop_reason == stop_reason
-        return Finding(reason, (f"outcome.json: stop_reason {stop_reason}", *_work(evidence))) if is_it else None
+        if evidence.stop_reason != stop_reason:
+            return None
+        detail = f": {evidence.stop_detail}" if evidence.stop_detail else ""
+        return Finding(reason + detail, (f"outcome.json: stop_reason {stop_reason}", *words.work(evidence)))
 
     return rule
 
@@ -142,7 +148,7 @@ def _stopped_for(stop_reason: str, reason: str) -> Rule:
 def _stopped_on_warning(evidence: Evidence) -> Finding | None:
     if evidence.stop_reason != "warned" or not reports_success(evidence):
         return None
-    return Finding("stopped by itself when the scheduler warned of the end", _work(evidence))
+    return Finding("stopped by itself when the scheduler warned of the end", words.work(evidence))
 
 
 def _never_started(evidence: Evidence) -> Finding | None:
@@ -154,7 +160,7 @@ def _never_started(evidence: Evidence) -> Finding | None:
 def _lost(evidence: Evidence) -> Finding | None:
     if not evidence.gone or evidence.outcome_seen:
         return None
-    return Finding("the job vanished without an outcome: its node was lost or rebooted", _work(evidence))
+    return Finding("the job vanished without an outcome: its node was lost or rebooted", words.work(evidence))
 
 
 def _ended_from_outside(evidence: Evidence) -> Finding | None:
@@ -169,26 +175,32 @@ def _plain_exception(evidence: Evidence) -> Finding | None:
         return None
     where = f" at {root.where}" if root.where else ""
     who = "the preparation" if evidence.phase == "prepare" else "the code"
-    return Finding(f"{who} raised {_short(root.text)}{where}", _work(evidence), root)
+    return Finding(f"{who} raised {words.shortened(root.text)}{where}", words.work(evidence), root)
 
 
 def _crashed(evidence: Evidence) -> Finding | None:
     if evidence.signal not in _CRASHES:
         return None
-    return Finding(f"the job crashed with {_signal_name(evidence.signal)}", (_end(evidence), *_work(evidence)))
+    return Finding(
+        f"the job crashed with {words.signal_name(evidence.signal)}", (words.end(evidence), *words.work(evidence))
+    )
 
 
 def _prepare_failed(evidence: Evidence) -> Finding | None:
     if evidence.phase != "prepare" or not evidence.outcome_seen or reports_success(evidence):
         return None
-    return Finding(f"the preparation failed with {_end(evidence)}, before the job itself began", _work(evidence))
+    return Finding(
+        f"the preparation failed with {words.end(evidence)}, before the job itself began", words.work(evidence)
+    )
 
 
 def _killed(evidence: Evidence) -> Finding | None:
     root = leading_root(evidence)
     if root is None or root.verdict != Verdict.UNKNOWN or reports_success(evidence):
         return None
-    return Finding(f"a process was killed, and nothing says by whom: {_short(root.text)}", _work(evidence), root)
+    return Finding(
+        f"a process was killed, and nothing says by whom: {words.shortened(root.text)}", words.work(evidence), root
+    )
 
 
 def _cascade_alone(verdict: Verdict, reason: str) -> Rule:
@@ -200,7 +212,7 @@ def _cascade_alone(verdict: Verdict, reason: str) -> Rule:
         first = next((cascade for cascade in fatal(evidence, Role.CASCADE) if cascade.verdict), None)
         if first is None or first.verdict != verdict:
             return None
-        return Finding(f"{reason}: {_short(first.text)}", _work(evidence), first)
+        return Finding(f"{reason}: {words.shortened(first.text)}", words.work(evidence), first)
 
     return rule
 
@@ -209,16 +221,10 @@ def _missing_output(evidence: Evidence) -> Finding | None:
     did_steps = bool(evidence.steps) and not missing_steps(evidence)
     if not (did_steps or reports_success(evidence)):
         return None
-    lacks = []
-    if steps := missing_steps(evidence):
-        lacks.append(f"step {_list(steps)} of {evidence.expected_steps} not logged")
-    if count := missing_npz(evidence):
-        lacks.append(f"{_count(count, 'score file')} missing")
-    if broken := unreadable_npz(evidence):
-        lacks.append(f"{_count(len(broken), 'score file')} unreadable ({broken[0].file}: {broken[0].error})")
+    lacks = words.lacking(evidence)
     if not lacks:
         return None
-    return Finding(f"the job ended with {_end(evidence)}, but " + ", ".join(lacks), _work(evidence))
+    return Finding(f"the job ended with {words.end(evidence)}, but " + ", ".join(lacks), words.work(evidence))
 
 
 _V = Verdict
@@ -255,62 +261,9 @@ RULES: tuple[tuple[Verdict, Rule], ...] = (
 )
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
-
-
 def _nothing_known(evidence: Evidence) -> Finding:
     if evidence.exit_code == 128 + signals.SIGKILL or evidence.signal == signals.SIGKILL:
-        return Finding(f"ended with {_end(evidence)}; nothing says who sent SIGKILL, or why", _work(evidence))
-    return Finding(f"ended with {_end(evidence)} after {_steps(evidence)}; nothing says why", _work(evidence))
-
-
-def _end(evidence: Evidence) -> str:
-    if evidence.signal:
-        return _signal_name(evidence.signal)
-    if evidence.exit_code is not None:
-        return f"exit code {evidence.exit_code}"
-    return f"status {evidence.scheduler_reason}" if evidence.scheduler_reason else "an unknown exit code"
-
-
-def _signal_name(number: int | None) -> str:
-    try:
-        return signals.Signals(number or 0).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _steps(evidence: Evidence) -> str:
-    if evidence.expected_steps:
-        return f"{len(evidence.steps)} of {evidence.expected_steps} steps"
-    return _count(len(evidence.steps), "step")
-
-
-def _work(evidence: Evidence) -> tuple[str, ...]:
-    """How far it came."""
-    facts = [f"steps: {_steps(evidence)}"]
-    if evidence.npz or evidence.expected_npz:
-        valid = len(evidence.npz) - len(unreadable_npz(evidence))
-        of = f" of {evidence.expected_npz}" if evidence.expected_npz is not None else ""
-        facts.append(f"score files: {valid}{of} valid")
-    return tuple(facts)
-
-
-def _scheduler(evidence: Evidence) -> tuple[str, ...]:
-    return (f"scheduler: {evidence.scheduler_reason}", *_work(evidence))
-
-
-def _place(signature: Signature) -> str:
-    return f"{signature.file}:{signature.line}: {signature.text}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHORT else text[: _SHORT - 1].rstrip() + "…"
-
-
-def _count(number: int, what: str, many: str | None = None) -> str:
-    return f"{number} {what if number == 1 else many or what + 's'}"
-
-
-def _list(steps: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, steps[:5]))
-    return shown if len(steps) <= 5 else f"{shown}, ... ({len(steps)} in all)"
+        return Finding(f"ended with {words.end(evidence)}; nothing says who sent SIGKILL, or why", words.work(evidence))
+    return Finding(
+        f"ended with {words.end(evidence)} after {words.steps(evidence)}; nothing says why", words.work(evidence)
+    )
