@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.trainer_ext.influence.tiny_decoder import VOCABULARY, TinyDecoder, log_prob_sum
 from trainer_ext.influence import InfluenceConfig, LinearCapture
@@ -145,3 +145,34 @@ def test_a_decoder_shares_query_with_key_and_value_and_gate_with_up() -> None:
 def test_projections_of_different_widths_are_no_product() -> None:
     with pytest.raises(ValueError, match=r"widths differ, \[6, 8\]"):
         JointProjection([Projection(dim, 2, seed=0, module="m", side="in") for dim in (6, 8)])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_sharing_on_a_gpu_waits_for_nothing_and_gives_the_same_rows(dtype: torch.dtype) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj, self.k_proj = nn.Linear(64, 64), nn.Linear(64, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.q_proj(x).square().sum() + self.k_proj(x).square().sum()
+
+    model = Pair().to("cuda", dtype)
+    x = torch.randn(20, 64, device="cuda", dtype=dtype)
+    with LinearCapture(model, InfluenceConfig(projection_dim_factor=4)) as capture:
+        for number in range(3):
+            capture.select(torch.arange(15), torch.full((15,), number))
+            torch.cuda.set_sync_debug_mode("error" if number else "default")
+            try:
+                model(x).backward()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        modules = capture.pop()
+
+    assert capture._inputs.followers() == {"q_proj": ["k_proj"]}
+    for factors in modules.values():
+        for rows in (factors.inputs.float(), factors.output_grads.float()):
+            for later in rows[15:].split(15):
+                torch.testing.assert_close(later, rows[:15], rtol=1e-3, atol=1e-3)
