@@ -8,6 +8,7 @@ residual of all right-hand sides of a group, and those of all groups of a module
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,24 +34,30 @@ def probed_residuals(
     """
     dim = rows.sides[0] * rows.sides[1]
     groups = list(answers)
-    signs = {group: _signs(answers[group][0], probes) for group in groups}
+    in_a_row = groups == list(range(groups[0], groups[0] + len(groups)))
+    chosen = slice(groups[0], groups[-1] + 1) if in_a_row else groups  # a list is sent to the device, which waits
+    weights = {group: _weights(answers[group][0], probes) for group in groups}
     squares = torch.zeros(len(groups), dtype=torch.float64, device=rows.large.device)
     for probe in range(probes):
         mixed = torch.zeros(len(layout.groups), dim, dtype=torch.float64, device=rows.large.device)
         for group, (_, answer) in answers.items():
-            mixed[group] = signs[group][probe] @ answer
-        products = group_products(rows, layout, mixed)[groups]
+            mixed[group] = weights[group][probe] @ answer
+        products = group_products(rows, layout, mixed)[chosen]
         damping = torch.stack([answers[group][0].damping for group in groups])
-        wanted = torch.stack([signs[group][probe] @ answers[group][0].directions for group in groups])
-        squares += (products + damping[:, None] * mixed[groups] - wanted).square().sum(dim=1)
-    counts = torch.tensor([len(answer) for _, answer in answers.values()], device=squares.device)
-    return (squares / (probes * counts)).sqrt()
+        wanted = torch.stack([weights[group][probe] @ answers[group][0].directions for group in groups])
+        squares += (products + damping[:, None] * mixed[chosen] - wanted).square().sum(dim=1)
+    return squares.sqrt()
 
 
-def _signs(system: GroupSystem, probes: int) -> Tensor:
-    """z_r / |d_r|, float64 [probes, n]; the signs are the same in every call."""
-    n = len(system.directions)
+def _weights(system: GroupSystem, probes: int) -> Tensor:
+    """z_r / (|d_r| sqrt(probes n)), float64 [probes, n]."""
+    size = system.directions.norm(dim=1)
+    return _signs(len(size), probes, size.device) / size.masked_fill(size == 0, 1.0)
+
+
+@lru_cache(maxsize=256)
+def _signs(n: int, probes: int, device: torch.device) -> Tensor:
+    """z_r / sqrt(probes n), float64 [probes, n], the same in every call; kept, since sending them waits for the device."""
     generator = torch.Generator().manual_seed(n)
     signs = torch.randint(0, 2, (probes, n), generator=generator, dtype=torch.float64) * 2 - 1
-    size = system.directions.norm(dim=1)
-    return signs.to(size.device) / torch.where(size > 0, size, 1.0)
+    return (signs / (probes * n) ** 0.5).to(device)

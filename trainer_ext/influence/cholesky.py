@@ -10,8 +10,11 @@ and its factor no entry above one, which float16 holds well. Columns are factore
 
 so that the only large operand is read in the type in which it is kept, and a product is exact up to its float32 sums.
 The factor of D = 13,440 takes 361 MB where H in float32 takes 722. It is meant for solutions to three digits, and as a
-preconditioner for more (`solve.py` judges solutions by their residual). A block takes four launches, whatever the
-number of systems: with few of them the time is that of the chain.
+preconditioner for more (`solve.py` judges solutions by their residual).
+
+With few systems the time is that of the chain of blocks. So the diagonal block goes ahead: while it is inverted, a second
+stream makes the product for the rows below and expands the next panel, which need no inverse. Solutions take four blocks
+a launch.
 """
 
 from __future__ import annotations
@@ -23,8 +26,12 @@ import torch
 from torch import Tensor
 
 from trainer_ext.influence.pairs import compact_diagonal, expanded
+from trainer_ext.influence.split import split, times_power
+from trainer_ext.influence.streams import SecondStream
 
 BLOCK = 128
+SPAN = 4
+"""Blocks of one step of a solution."""
 RESIDUAL_COLUMNS = 512
 """Columns of H that are expanded at once to check a solution."""
 
@@ -55,12 +62,25 @@ class BlockedCholesky:
         scale = (compact_diagonal(compact, large, small) + damping[:, None]).rsqrt()
         lower = torch.empty(groups, whole, whole, dtype=torch.float16, device=compact.device)
         inverses = torch.empty(groups, blocks, BLOCK, BLOCK, device=compact.device)
+        second, rooms = SecondStream(compact.device, "products"), compact.new_empty(2, groups * whole * BLOCK)
+        columns = _panel(compact, scale, damping, range(whole), range(BLOCK), large, small, rooms[0])
         for block in range(blocks):
             start, end = block * BLOCK, (block + 1) * BLOCK
-            columns = _panel(compact, scale, damping, range(start, whole), range(start, end), large, small)
             if start:
-                _subtract_product(columns, lower[:, start:, :start], lower[:, start:end, :start].mT)
-            _factor_block(columns, inverses, lower, block)
+                _subtract_product(columns[:, :BLOCK], lower[:, start:end, :start], lower[:, start:end, :start].mT)
+            following = None
+            with second.beside():
+                if start and end < whole:
+                    _subtract_product(columns[:, BLOCK:], lower[:, end:, :start], lower[:, start:end, :start].mT)
+                if end < whole:
+                    rows, wide = range(end, whole), range(end, end + BLOCK)
+                    room = rooms[(block + 1) % 2]
+                    following = _panel(compact, scale, damping, rows, wide, large, small, room)
+            _invert_block(columns, inverses, block)
+            second.join()  # launched after the product, but it waited for no event, so that it found the device free
+            if following is not None:
+                _lower_panel(columns, inverses, lower, block)
+                columns = following
         return cls(scale, lower, inverses)
 
     @property
@@ -76,17 +96,17 @@ class BlockedCholesky:
         x = torch.zeros(groups, self.lower.shape[1], 2 * n, device=self.lower.device)
         x[:, :dim, :n] = (right_hand_sides / size * self.scale[:, None]).mT
         halves = torch.empty_like(x, dtype=torch.float16)
-        blocks = self.inverses.shape[1]
-        for block in range(blocks):
-            _solve_block(x, halves, self.inverses, block, transposed=False)
-            here, below = slice(block * BLOCK, (block + 1) * BLOCK), slice((block + 1) * BLOCK, None)
-            if block < blocks - 1:
+        spans = [slice(at, at + SPAN) for at in range(0, self.inverses.shape[1], SPAN)]
+        for span in spans:
+            _solve_span(x, halves, self, span, transposed=False)
+            here, below = slice(span.start * BLOCK, span.stop * BLOCK), slice(span.stop * BLOCK, None)
+            if span is not spans[-1]:
                 _subtract_product(x[:, below], self.lower[:, below, here], halves[:, here])
-        for block in reversed(range(blocks)):
-            here, below = slice(block * BLOCK, (block + 1) * BLOCK), slice((block + 1) * BLOCK, None)
-            if block < blocks - 1:
+        for span in reversed(spans):
+            here, below = slice(span.start * BLOCK, span.stop * BLOCK), slice(span.stop * BLOCK, None)
+            if span is not spans[-1]:
                 _subtract_product(x[:, here], self.lower[:, below, here].mT, halves[:, below])
-            _solve_block(x, halves, self.inverses, block, transposed=True)
+            _solve_span(x, halves, self, span, transposed=True)
         return (x[:, :dim, :n].mT * self.scale[:, None] * size).contiguous()
 
 
@@ -95,9 +115,14 @@ def compact_residual(
 ) -> Tensor:
     """d - W (H + lambda I), float64 [G, n, D], with H expanded from its distinct entries block by block.
 
+    On a GPU both factors of a product are the sum of two float16 numbers, 21 bits each: what the rounding of a factor
+    left over is a thousand times what that leaves.
+
     Args:
         solution, right_hand_sides: W and d, float64 [G, n, D].
     """
+    if compact.is_cuda:
+        return right_hand_sides - _hessian_product(solution, compact, damping, large, small)
     out = right_hand_sides.clone()
     ones = torch.ones_like(solution[:, 0], dtype=torch.float32)
     dim = large * small
@@ -108,14 +133,43 @@ def compact_residual(
     return out
 
 
+def _hessian_product(directions: Tensor, compact: Tensor, damping: Tensor, large: int, small: int) -> Tensor:
+    """W (H + lambda I), float64 [G, n, D], with H scaled to a diagonal of ones, where float16 holds it well."""
+    from trainer_ext.influence import cholesky_kernels
+
+    (groups, n, dim), width = directions.shape, RESIDUAL_COLUMNS
+    size = (compact_diagonal(compact, large, small) + damping[:, None]).sqrt()
+    halves = split(directions * size[:, None], dim=(1, 2))
+    both = torch.cat([halves.high, halves.low], dim=1)
+    out = torch.empty(groups, 2 * n, dim, device=compact.device)
+    for start in range(0, dim, width):
+        columns = range(start, min(start + width, dim))
+        high, low = cholesky_kernels.panel_halves(compact, size.reciprocal(), damping, columns, large, small)
+        product = torch.bmm(both, high, out_dtype=torch.float32)
+        torch.baddbmm(product[:, :n], halves.high, low, out_dtype=torch.float32, out=product[:, :n])
+        out[:, :, start : columns.stop] = product
+    return times_power((out[:, :n].double() + out[:, n:]) * size[:, None], halves.power)
+
+
 def _panel(
-    compact: Tensor, scale: Tensor, damping: Tensor, rows: range, columns: range, large: int, small: int
+    compact: Tensor,
+    scale: Tensor,
+    damping: Tensor,
+    rows: range,
+    columns: range,
+    large: int,
+    small: int,
+    room: Tensor | None = None,
 ) -> Tensor:
-    """Some rows and columns of s (H + lambda I) s, float32 [G, rows, columns]; the identity beyond D."""
+    """Some rows and columns of s (H + lambda I) s, float32 [G, rows, columns]; the identity beyond D.
+
+    Args:
+        room: float32 memory for the result, used on a GPU.
+    """
     if compact.is_cuda:
         from trainer_ext.influence import cholesky_kernels  # Triton comes with CUDA builds of torch alone
 
-        return cholesky_kernels.panel(compact, scale, damping, rows, columns, large, small)
+        return cholesky_kernels.panel(compact, scale, damping, rows, columns, large, small, room)
     dim, whole = large * small, max(rows.stop, columns.stop, large * small)
     matrices = torch.eye(whole).repeat(len(compact), 1, 1)
     for matrix, entries, s, value in zip(matrices, compact, scale, damping, strict=True):
@@ -123,34 +177,50 @@ def _panel(
     return matrices[:, rows.start : rows.stop, columns.start : columns.stop].contiguous()
 
 
-def _factor_block(columns: Tensor, inverses: Tensor, lower: Tensor, block: int) -> None:
-    """L_jj^-1 and L_{>j, j} from a panel P, into their places."""
+def _invert_block(columns: Tensor, inverses: Tensor, block: int) -> None:
+    """L_jj^-1 from the first rows of a panel P, into its place; NaN where there is none."""
     if columns.is_cuda:
         from trainer_ext.influence import cholesky_kernels
 
         cholesky_kernels.invert_diagonal(columns, inverses, block)
-        cholesky_kernels.lower_panel(columns, inverses, lower, block)
         return
     factor, info = torch.linalg.cholesky_ex(columns[:, :BLOCK])
     inverse = torch.linalg.solve_triangular(factor, torch.eye(BLOCK).expand_as(factor), upper=False)
     inverses[:, block] = torch.where(info[:, None, None] == 0, inverse, torch.nan)
+
+
+def _lower_panel(columns: Tensor, inverses: Tensor, lower: Tensor, block: int) -> None:
+    """L_{>j, j} from the other rows, into its place."""
+    if columns.is_cuda:
+        from trainer_ext.influence import cholesky_kernels
+
+        cholesky_kernels.lower_panel(columns, inverses, lower, block)
+        return
     start, end = block * BLOCK, (block + 1) * BLOCK
     lower[:, end:, start:end] = columns[:, BLOCK:] @ inverses[:, block].mT
 
 
-def _solve_block(values: Tensor, halves: Tensor, inverses: Tensor, block: int, *, transposed: bool) -> None:
-    """x_j <- L_jj^-1 x_j (or its transpose) from its two summands [.., 2 n], and its two float16 halves."""
+def _solve_span(values: Tensor, halves: Tensor, factor: BlockedCholesky, span: slice, *, transposed: bool) -> None:
+    """x <- L_ss^-1 x (or its transpose) for a few blocks s from its two summands [.., 2 n], and its two float16
+    halves."""
     if values.is_cuda:
         from trainer_ext.influence import cholesky_kernels
 
-        cholesky_kernels.solve_block(values, halves, inverses, block, transposed=transposed)
+        cholesky_kernels.solve_span(values, halves, factor.inverses, factor.lower, span, transposed=transposed)
         return
-    at, n = slice(block * BLOCK, (block + 1) * BLOCK), values.shape[2] // 2
-    inverse = inverses[:, block].mT if transposed else inverses[:, block]
-    solved = inverse @ (values[:, at, :n] + values[:, at, n:])
-    values[:, at, :n], values[:, at, n:] = solved, 0.0
-    halves[:, at, :n] = solved
-    halves[:, at, n:] = solved - halves[:, at, :n].float()
+    n, last = values.shape[2] // 2, min(span.stop, factor.inverses.shape[1])
+    blocks = range(span.start, last)
+    for block in reversed(blocks) if transposed else blocks:
+        at, below = slice(block * BLOCK, (block + 1) * BLOCK), slice((block + 1) * BLOCK, last * BLOCK)
+        if transposed:
+            _subtract_product(values[:, at], factor.lower[:, below, at].mT, halves[:, below])
+        inverse = factor.inverses[:, block].mT if transposed else factor.inverses[:, block]
+        solved = inverse @ (values[:, at, :n] + values[:, at, n:])
+        values[:, at, :n], values[:, at, n:] = solved, 0.0
+        halves[:, at, :n] = solved
+        halves[:, at, n:] = solved - halves[:, at, :n].float()
+        if not transposed:
+            _subtract_product(values[:, below], factor.lower[:, below, at], halves[:, at])
 
 
 def _subtract_product(total: Tensor, left: Tensor, right: Tensor) -> None:

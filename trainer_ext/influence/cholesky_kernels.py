@@ -4,12 +4,13 @@ launch a step instead of dozens. CUDA only, imported on first use there; `choles
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_WIDTH = 64
-"""Half a block: what one pass of the elimination holds in registers."""
+_WIDTH = 32
+"""A quarter of a block: what one pass of the elimination holds in registers."""
 
 
 @triton.jit
@@ -24,7 +25,7 @@ def _pair_place(one, other, k: tl.constexpr):
 def _panel(
     compact, scale, damping, out, first_row, first_column, rows, columns,
     large: tl.constexpr, small: tl.constexpr, m: tl.constexpr, n: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    HALVES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     dim: tl.constexpr = large * small
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -42,11 +43,25 @@ def _panel(
     # beyond D the matrix goes on as the identity, so that all blocks are whole
     value = tl.where(inside, value * left[:, None] * right[None, :], tl.where(diagonal, 1.0, 0.0))
     mask = (row < rows)[:, None] & (column < columns)[None, :]
-    tl.store(out + (group * rows + row[:, None]) * columns + column[None, :], value, mask=mask)
+    place = (group * rows + row[:, None]) * columns + column[None, :]
+    if HALVES:
+        high = value.to(tl.float16)
+        tl.store(out + place, high, mask=mask)
+        rest = tl.num_programs(2).to(tl.int64) * rows * columns
+        tl.store(out + rest + place, (value - high.to(tl.float32)).to(tl.float16), mask=mask)
+    else:
+        tl.store(out + place, value, mask=mask)
 
 
 def panel(
-    compact: Tensor, scale: Tensor, damping: Tensor, rows: range, columns: range, large: int, small: int
+    compact: Tensor,
+    scale: Tensor,
+    damping: Tensor,
+    rows: range,
+    columns: range,
+    large: int,
+    small: int,
+    room: Tensor | None = None,
 ) -> Tensor:
     """Some rows and columns of s (H + lambda I) s, float32 [G, rows, columns]; the identity beyond D.
 
@@ -54,15 +69,32 @@ def panel(
         compact: distinct entries of H, float32 [G, M, N] (`pairs.py`).
         scale: s, float32 [G, D].
         damping: lambda, float32 [G].
+        room: float32 memory for the result; None: its own.
     """
     groups, m, n = compact.shape
     height, width = len(rows), len(columns)
-    out = compact.new_empty(groups, height, width)
+    room = compact.new_empty(groups * height * width) if room is None else room
+    out = room[: groups * height * width].view(groups, height, width)
     grid = (triton.cdiv(height, 32), triton.cdiv(width, 64), groups)
     _panel[grid](
-        compact, scale, damping, out, rows.start, columns.start, height, width, large, small, m, n, 32, 64, num_warps=4
-    )
+        compact, scale, damping, out, rows.start, columns.start, height, width, large, small, m, n, False, 32, 64,
+        num_warps=4,
+    )  # fmt: skip
     return out
+
+
+def panel_halves(
+    compact: Tensor, scale: Tensor, damping: Tensor, columns: range, large: int, small: int
+) -> tuple[Tensor, Tensor]:
+    """All rows of some columns as `panel` gives them, rounded to float16, and what that left over; [G, D, columns]."""
+    groups, m, n = compact.shape
+    dim, width = large * small, len(columns)
+    out = torch.empty(2, groups, dim, width, dtype=torch.float16, device=compact.device)
+    grid = (triton.cdiv(dim, 32), triton.cdiv(width, 64), groups)
+    _panel[grid](
+        compact, scale, damping, out, 0, columns.start, dim, width, large, small, m, n, True, 32, 64, num_warps=4
+    )
+    return out[0], out[1]
 
 
 @triton.jit
@@ -87,23 +119,55 @@ def _eliminated(matrix, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _invert_diagonal(columns, inverses, rows, block, blocks, WIDTH: tl.constexpr):
+def _dot(left, right):
+    return tl.dot(left, right, input_precision="tf32x3")
+
+
+@triton.jit
+def _invert_diagonal(columns, inverses, rows, block, blocks, W: tl.constexpr):
     group = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, WIDTH)[:, None]
-    j = tl.arange(0, WIDTH)[None, :]
-    span: tl.constexpr = 2 * WIDTH
-    source = columns + group * rows * span
-    top = _eliminated(tl.load(source + i * span + j), WIDTH)
-    corner = tl.load(source + (WIDTH + i) * span + j)
-    lower = tl.dot(corner, tl.trans(top), input_precision="tf32x3")
-    rest = tl.load(source + (WIDTH + i) * span + WIDTH + j) - tl.dot(lower, tl.trans(lower), input_precision="tf32x3")
-    bottom = _eliminated(rest, WIDTH)
-    joint = -tl.dot(bottom, tl.dot(lower, top, input_precision="tf32x3"), input_precision="tf32x3")
-    target = inverses + (group * blocks + block) * span * span
-    tl.store(target + i * span + j, top)
-    tl.store(target + i * span + WIDTH + j, tl.zeros((WIDTH, WIDTH), tl.float32))
-    tl.store(target + (WIDTH + i) * span + j, joint)
-    tl.store(target + (WIDTH + i) * span + WIDTH + j, bottom)
+    span: tl.constexpr = 4 * W
+    tile = tl.arange(0, W)[:, None] * span + tl.arange(0, W)[None, :]
+    down: tl.constexpr = W * span
+    source = columns + group * rows * span + tile
+    a00, a11, a22, a33 = (
+        tl.load(source), tl.load(source + down + W), tl.load(source + 2 * down + 2 * W), tl.load(source + 3 * down + 3 * W)
+    )  # fmt: skip
+    a10, a20, a30 = tl.load(source + down), tl.load(source + 2 * down), tl.load(source + 3 * down)
+    a21, a31, a32 = tl.load(source + 2 * down + W), tl.load(source + 3 * down + W), tl.load(source + 3 * down + 2 * W)
+    i0 = _eliminated(a00, W)
+    l10, l20, l30 = _dot(a10, tl.trans(i0)), _dot(a20, tl.trans(i0)), _dot(a30, tl.trans(i0))
+    t10 = tl.trans(l10)
+    i1 = _eliminated(a11 - _dot(l10, t10), W)
+    l21, l31 = _dot(a21 - _dot(l20, t10), tl.trans(i1)), _dot(a31 - _dot(l30, t10), tl.trans(i1))
+    t20, t21 = tl.trans(l20), tl.trans(l21)
+    i2 = _eliminated(a22 - _dot(l20, t20) - _dot(l21, t21), W)
+    l32 = _dot(a32 - _dot(l30, t20) - _dot(l31, t21), tl.trans(i2))
+    i3 = _eliminated(a33 - _dot(l30, tl.trans(l30)) - _dot(l31, tl.trans(l31)) - _dot(l32, tl.trans(l32)), W)
+    m10 = -_dot(i1, _dot(l10, i0))
+    m21 = -_dot(i2, _dot(l21, i1))
+    m32 = -_dot(i3, _dot(l32, i2))
+    m20 = -_dot(i2, _dot(l20, i0) + _dot(l21, m10))
+    m31 = -_dot(i3, _dot(l31, i1) + _dot(l32, m21))
+    m30 = -_dot(i3, _dot(l30, i0) + _dot(l31, m10) + _dot(l32, m20))
+    target = inverses + (group * blocks + block) * span * span + tile
+    nothing = tl.zeros((W, W), tl.float32)
+    tl.store(target, i0)
+    tl.store(target + W, nothing)
+    tl.store(target + 2 * W, nothing)
+    tl.store(target + 3 * W, nothing)
+    tl.store(target + down, m10)
+    tl.store(target + down + W, i1)
+    tl.store(target + down + 2 * W, nothing)
+    tl.store(target + down + 3 * W, nothing)
+    tl.store(target + 2 * down, m20)
+    tl.store(target + 2 * down + W, m21)
+    tl.store(target + 2 * down + 2 * W, i2)
+    tl.store(target + 2 * down + 3 * W, nothing)
+    tl.store(target + 3 * down, m30)
+    tl.store(target + 3 * down + W, m31)
+    tl.store(target + 3 * down + 2 * W, m32)
+    tl.store(target + 3 * down + 3 * W, i3)
 
 
 def invert_diagonal(columns: Tensor, inverses: Tensor, block: int) -> None:
@@ -141,45 +205,66 @@ def lower_panel(columns: Tensor, inverses: Tensor, lower: Tensor, block: int) ->
     """
     groups, rows, span = columns.shape
     if rows > span:
-        grid = (triton.cdiv(rows - span, 64), groups)
+        grid = (triton.cdiv(rows - span, 128), groups)
         _lower_panel[grid](
-            columns, inverses, lower, rows, block, inverses.shape[1], lower.shape[1], 64, span, num_warps=8
+            columns, inverses, lower, rows, block, inverses.shape[1], lower.shape[1], 128, span, num_warps=8
         )
 
 
 @triton.jit
-def _solve_block(
-    values, halves, inverses, block, blocks, dim, n, TRANSPOSED: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr
+def _solve_span(
+    values, halves, inverses, lower, first, blocks, dim, n,
+    TRANSPOSED: tl.constexpr, COUNT: tl.constexpr, SPAN: tl.constexpr, SIDE: tl.constexpr,
 ):  # fmt: skip
     group = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, SPAN)
     side = tl.program_id(1) * SIDE + tl.arange(0, SIDE)
     mask = (side < n)[None, :]
-    place = (group * dim + block * SPAN + lane[:, None]) * (2 * n) + side[None, :]
-    value = tl.load(values + place, mask=mask, other=0.0) + tl.load(values + place + n, mask=mask, other=0.0)
-    base = inverses + (group * blocks + block) * SPAN * SPAN
-    if TRANSPOSED:
-        inverse = tl.load(base + lane[None, :] * SPAN + lane[:, None])
-    else:
-        inverse = tl.load(base + lane[:, None] * SPAN + lane[None, :])
-    solved = tl.dot(inverse, value, input_precision="tf32x3")
-    high = solved.to(tl.float16)
-    tl.store(values + place, solved, mask=mask)
-    tl.store(values + place + n, tl.zeros((SPAN, SIDE), tl.float32), mask=mask)
-    tl.store(halves + place, high, mask=mask)
-    tl.store(halves + place + n, (solved - high.to(tl.float32)).to(tl.float16), mask=mask)
+    for step in range(COUNT):
+        block = first + (COUNT - 1 - step if TRANSPOSED else step)
+        place = (group * dim + block * SPAN + lane[:, None]) * (2 * n) + side[None, :]
+        value = tl.load(values + place, mask=mask, other=0.0) + tl.load(values + place + n, mask=mask, other=0.0)
+        for earlier in range(step):
+            other = first + (COUNT - 1 - earlier if TRANSPOSED else earlier)
+            from_there = (group * dim + other * SPAN + lane[:, None]) * (2 * n) + side[None, :]
+            high = tl.load(halves + from_there, mask=mask, other=0.0)
+            low = tl.load(halves + from_there + n, mask=mask, other=0.0)
+            if TRANSPOSED:  # of the block below the diagonal, row `other`, column `block`
+                tile = (group * dim + other * SPAN + lane[None, :]) * dim + block * SPAN + lane[:, None]
+            else:
+                tile = (group * dim + block * SPAN + lane[:, None]) * dim + other * SPAN + lane[None, :]
+            entries = tl.load(lower + tile)
+            value -= tl.dot(entries, low, tl.dot(entries, high))
+        base = inverses + (group * blocks + block) * SPAN * SPAN
+        if TRANSPOSED:
+            inverse = tl.load(base + lane[None, :] * SPAN + lane[:, None])
+        else:
+            inverse = tl.load(base + lane[:, None] * SPAN + lane[None, :])
+        solved = tl.dot(inverse, value, input_precision="tf32x3")
+        high = solved.to(tl.float16)
+        tl.store(values + place, solved, mask=mask)
+        tl.store(values + place + n, tl.zeros((SPAN, SIDE), tl.float32), mask=mask)
+        tl.store(halves + place, high, mask=mask)
+        tl.store(halves + place + n, (solved - high.to(tl.float32)).to(tl.float16), mask=mask)
+        tl.debug_barrier()  # the next block's loads are of what other threads have just stored
 
 
-def solve_block(values: Tensor, halves: Tensor, inverses: Tensor, block: int, *, transposed: bool) -> None:
-    """x_j <- L_jj^-1 x_j (or its transpose), and its two float16 halves.
+def solve_span(
+    values: Tensor, halves: Tensor, inverses: Tensor, lower: Tensor, span: slice, *, transposed: bool
+) -> None:
+    """x <- L_ss^-1 x (or its transpose) for the blocks s of a span, and its two float16 halves.
 
     Args:
         values: x as two summands side by side, float32 [G, D', 2 n]; the second is zero afterwards.
-        halves: float16 [G, D', 2 n]: x_j rounded, and what that left over.
+        halves: float16 [G, D', 2 n]: x rounded, and what that left over.
+        inverses: float32 [G, blocks, 128, 128].
+        lower: float16 [G, D', D'].
+        span: blocks; those beyond the last are none.
     """
     groups, dim, twice = values.shape
-    span = inverses.shape[-1]
+    blocks, width = inverses.shape[1], inverses.shape[-1]
+    count = min(span.stop, blocks) - span.start
     grid = (groups, triton.cdiv(twice // 2, 16))
-    _solve_block[grid](
-        values, halves, inverses, block, inverses.shape[1], dim, twice // 2, transposed, span, 16, num_warps=4
+    _solve_span[grid](
+        values, halves, inverses, lower, span.start, blocks, dim, twice // 2, transposed, count, width, 16, num_warps=4
     )

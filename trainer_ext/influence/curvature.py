@@ -131,6 +131,10 @@ class TokenRows:
         return (large @ large.T).mul_(small @ small.T)
 
     def square_norms(self) -> Tensor:
+        if self.exponent is not None and self.large.is_cuda and self.large.dtype == torch.float16:
+            from trainer_ext.influence import kernels  # Triton comes with CUDA builds of torch alone
+
+            return kernels.square_norms(self.large, self.small, self.exponent)
         dtype = torch.float32 if self.large.dtype == torch.float16 else torch.float64
         norms = [torch.linalg.vector_norm(side, dim=1, dtype=dtype).double() for side in (self.large, self.small)]
         product = norms[0] * norms[1]
@@ -199,7 +203,7 @@ def damping(trace: Tensor, dim: int, reg_lambda: float) -> Tensor:
     Rows that are all zero leave nothing to damp by and every right-hand side zero: any lambda gives the answer zero.
     """
     value = torch.full_like(trace, reg_lambda) if reg_lambda > 0 else RELATIVE_DAMPING * trace / dim
-    return torch.where(value > 0, value, 1.0)
+    return value.masked_fill(value <= 0, 1.0)  # not where(): it copies its scalar to the device, and waits
 
 
 class _PlainProducts:

@@ -21,11 +21,13 @@ from trainer_ext.influence.solve import DampedSystem, Solution, solve_exactly
 
 WORKSPACE_BYTES = 3.4e9
 """Most bytes of Gram matrices and factors of one pool: six of D = 13,440."""
-MOST_SYSTEMS = 96
-"""Most systems of one pool."""
+MOST_SYSTEMS = 24
+"""Most systems of one pool: the next one is summed while it is solved."""
 JITTERS = (1.0, 10.0, 100.0)
 """Multiples of the damping that a factor on the tensor cores is tried with; only its role as preconditioner sees
 them."""
+Answer = tuple[Tensor, BlockedFactor]
+"""W, float64 [n, D], and the factor that gave it."""
 
 
 def solve_dense(system: DampedSystem, tolerance: float) -> Solution:
@@ -45,6 +47,15 @@ def hessian(rows: GradientRows) -> Tensor:
     assert isinstance(rows, TokenRows)
     compact = compact_gram(*rows.factors(), None)
     return dense_hessian(compact, rows.sides)
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """What one factorisation of a pool gave."""
+
+    answers: list[Answer]
+    usable: Tensor
+    """bool [G]: where it did not break down; zeros elsewhere."""
 
 
 @dataclass(eq=False)
@@ -76,29 +87,37 @@ class Pool:
         self.dampings.append(damping)
         self.directions.append(directions)
 
-    def solve(self) -> list[tuple[Tensor, BlockedFactor]]:
-        """First answers W, float64 [n, D], and the factor of each system, in order; empties the pool.
-
-        A factor that broke down gives zeros, and preconditions nothing.
-        """
+    def attempt(self, jitter: float = JITTERS[0]) -> Attempt:
+        """Factor and solve, without waiting for the device."""
         compact = self.compact[: len(self)]
         damping = torch.stack(self.dampings).float()
         wanted = torch.nn.utils.rnn.pad_sequence(self.directions, batch_first=True)
-        for jitter in JITTERS:
-            cholesky = BlockedCholesky.of(compact, jitter * damping, *self.sides)
-            solved = cholesky.solve(wanted).double()
-            # once more on the sums themselves: what the factor's rounding cost, for a hundredth of their price
-            solved += cholesky.solve(compact_residual(solved, wanted, compact, damping, *self.sides))
-            usable = solved.flatten(1).isfinite().all(dim=1)
-            if bool(usable.all()):  # with all of the work launched, nothing is lost by waiting here
-                break
-        solved = torch.where(usable[:, None, None], solved, 0.0)
+        cholesky = BlockedCholesky.of(compact, jitter * damping, *self.sides)
+        solved = cholesky.solve(wanted).double()
+        # once more on the sums themselves: what the factor's rounding cost, for a hundredth of their price
+        solved += cholesky.solve(compact_residual(solved, wanted, compact, damping, *self.sides))
+        usable = solved.flatten(1).isfinite().all(dim=1)
+        solved = solved.masked_fill(~usable[:, None, None], 0.0)
         answers = [
             (w[: len(directions)], BlockedFactor(cholesky, number))
             for number, (w, directions) in enumerate(zip(solved, self.directions, strict=True))
         ]
-        self.dampings, self.directions = [], []
-        return answers
+        return Attempt(answers, usable)
+
+    def solve(self, first: Attempt | None = None) -> list[Answer]:
+        """First answers of the systems, in order.
+
+        A factor that broke down with every jitter gives zeros, and preconditions nothing.
+
+        Args:
+            first: the first attempt, where it was made already.
+        """
+        attempt = first or self.attempt()
+        for jitter in JITTERS[1:]:
+            if bool(attempt.usable.all()):
+                break
+            attempt = self.attempt(jitter)
+        return attempt.answers
 
 
 def capacity(sides: tuple[int, int]) -> int:

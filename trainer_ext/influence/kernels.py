@@ -1,8 +1,8 @@
 """Triton kernels for what plain torch would do in many passes over memory; CUDA only, imported on first use there.
 
 Each has a plain torch equivalent that runs on a CPU and that the tests compare it with: `pairs.pair_features`,
-`segments.gradients_by_loop`, `segments.scores_by_loop`. None waits for the device, and none adds in
-an order that changes from run to run.
+`segments.gradients_by_loop`, `segments.scores_by_loop`, `TokenRows.square_norms`. None waits for the device, and none
+adds in an order that changes from run to run.
 """
 
 from __future__ import annotations
@@ -77,6 +77,42 @@ def pair_features(rows: Tensor, exponent: Tensor, shift: int, out: Tensor, *, lo
     _pair_features[grid](
         rows, exponent, out, tokens, shift, k, count, padded_pairs(k), low, block_tokens, width, num_warps=8
     )
+    return out
+
+
+@triton.jit
+def _square_norms(
+    large_rows, small_rows, exponent, out, tokens,
+    large: tl.constexpr, small: tl.constexpr, TOKENS: tl.constexpr, LARGE: tl.constexpr, SMALL: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    valid = token < tokens
+    offset = token.to(tl.int64)[:, None]
+    left, right = tl.arange(0, LARGE), tl.arange(0, SMALL)
+    l_mask = valid[:, None] & (left < large)[None, :]
+    s_mask = valid[:, None] & (right < small)[None, :]
+    l_tile = tl.load(large_rows + offset * large + left[None, :], mask=l_mask, other=0.0).to(tl.float32)
+    s_tile = tl.load(small_rows + offset * small + right[None, :], mask=s_mask, other=0.0).to(tl.float32)
+    square = tl.sum(l_tile * l_tile, axis=1).to(tl.float64) * tl.sum(s_tile * s_tile, axis=1).to(tl.float64)
+    power = _exp2(tl.load(exponent + token, mask=valid, other=0).to(tl.int32)).to(tl.float64)
+    tl.store(out + token, square * power * power, mask=valid)
+
+
+def square_norms(large: Tensor, small: Tensor, exponent: Tensor) -> Tensor:
+    """4^e_t |l_t|^2 |s_t|^2, float64 [T]; zero where 2^e_t is below 2^-126.
+
+    Args:
+        large, small: float16 [T, k_large] and [T, k_small], contiguous.
+        exponent: int [T], none above 0.
+    """
+    tokens, k_large = large.shape
+    k_small = small.shape[1]
+    out = torch.empty(tokens, dtype=torch.float64, device=large.device)
+    widths = [max(16, triton.next_power_of_2(k)) for k in (k_large, k_small)]
+    block = max(1, 4096 // widths[0])
+    if tokens:
+        grid = (triton.cdiv(tokens, block),)
+        _square_norms[grid](large, small, exponent, out, tokens, k_large, k_small, block, *widths, num_warps=4)
     return out
 
 

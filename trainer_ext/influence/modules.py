@@ -1,8 +1,10 @@
 """Modules of a batch one after another, from factors to scores; those whose systems are pooled come out later.
 
 A module is staged (rows, response gradients, a system for each group); systems are solved at once or put into the pool
-of their size; when a pool is full its answers are judged against the rows, refined where they fall short, and modules
-whose groups are all solved are scored. Waiting modules hold sums and right-hand sides, not rows: rows are staged again.
+of their size; a full pool is solved and its answers are judged against the rows, beside the sums of the modules that
+follow, since that is a chain of small steps. When the next pool is full, or nothing is left, answers that fall short are
+refined, and modules whose groups are all solved are scored. Waiting modules hold sums and right-hand sides, not rows:
+rows are staged again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from trainer_ext.influence.certificate import probed_residuals
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.cost import Choice
 from trainer_ext.influence.curvature import TokenRows
-from trainer_ext.influence.direct import Pool, solve_dense
+from trainer_ext.influence.direct import Attempt, Pool, solve_dense
 from trainer_ext.influence.factorisation import BlockedFactor, DenseFactor, DualFactor
 from trainer_ext.influence.factors import ModuleFactors
 from trainer_ext.influence.layout import Layout
@@ -28,6 +30,7 @@ from trainer_ext.influence.response_source import MOST_RESPONSES, by_group, solv
 from trainer_ext.influence.segments import response_gradients, token_scores
 from trainer_ext.influence.solve import Route, Solution, refined, solve_dual, solve_pcg
 from trainer_ext.influence.staging import Staged, staged
+from trainer_ext.influence.streams import SecondStream
 from trainer_ext.influence.systems import GroupSystem, direction_rows, group_rows, group_systems, routes_of
 from trainer_ext.influence.timing import PhaseTimer, Span
 
@@ -76,6 +79,18 @@ class _Waiting:
     group: int
 
 
+@dataclass(frozen=True, eq=False)
+class _Launched:
+    """A pool that is being solved."""
+
+    pool: Pool
+    waiting: list[_Waiting]
+    attempt: Attempt
+    residuals: Tensor
+    """float64 [systems]; infinite where only the refinement can tell."""
+    span: Span
+
+
 class ModuleScorer:
     """Scores modules that share a layout.
 
@@ -88,6 +103,8 @@ class ModuleScorer:
         self._tolerance = tolerance(config, precision)
         self._direction_rows = direction_rows(layout.groups)
         self._pools: dict[tuple[int, int], tuple[Pool, list[_Waiting]]] = {}
+        self._launched: _Launched | None = None
+        self._second = SecondStream(layout.device, "solutions")
 
     def push(self, name: str, factors: ModuleFactors) -> Iterator[Module]:
         """Take a module; yields those that are finished by it."""
@@ -122,6 +139,7 @@ class ModuleScorer:
         """Yield those that still wait."""
         for sides in list(self._pools):
             yield from self._drained(sides)
+        yield from self._settled()
 
     @property
     def _all_at_once(self) -> bool:
@@ -159,31 +177,49 @@ class ModuleScorer:
         return solve_dense(damped, self._tolerance)
 
     def _drained(self, sides: tuple[int, int]) -> Iterator[Module]:
-        """Solve a pool; yields the modules that are finished by it."""
+        """Have a pool solved; yields the modules that the one before it finished."""
+        yield from self._settled()
         pool, waiting = self._pools.pop(sides)
-        with self._timer.phase("hessian_solve") as span:
-            answers = pool.solve()
-            residuals = self._judged(waiting, [w for w, _ in answers])
+        with self._second.beside():
+            span = Span.on(self._layout.device)
+            attempt = pool.attempt()
+            residuals = self._judged(waiting, attempt)
+            span.close()
+        self._launched = _Launched(pool, waiting, attempt, residuals, span)
+
+    def _settled(self) -> Iterator[Module]:
+        """Yield the modules that the pool being solved finishes."""
+        if self._launched is None:
+            return
+        launched, self._launched = self._launched, None
+        waiting = launched.waiting
+        with self._timer.phase("hessian_solve"):
+            with self._second.reading():
+                answers = launched.pool.solve(launched.attempt)
+                again = answers is not launched.attempt.answers
+                residuals = [torch.inf] * len(waiting) if again else launched.residuals.tolist()
+            self._second.join()
             for one, (w, factor), residual in zip(waiting, answers, residuals, strict=True):
                 self._settle(one, w, factor, residual)
         done = []
         for one in waiting:
-            one.module.spans.append((span, 1 / len(waiting)))
+            one.module.spans.append((launched.span, 1 / len(waiting)))
             if len(one.module.directions) == len(one.module.systems) and one.module not in done:
                 done.append(one.module)
         for module in done:
             yield self._scored(module, self._staged(module))
 
-    def _judged(self, waiting: Sequence[_Waiting], answers: Sequence[Tensor]) -> list[float]:
-        """Residuals of a pool's answers; infinite where only the refinement can tell."""
+    def _judged(self, waiting: Sequence[_Waiting], attempt: Attempt) -> Tensor:
+        """Residuals of a pool's answers, float64 [systems]."""
         if self._config.true_loo or self._precision != "fast" or self._tolerance < PROBED_TOLERANCE:
-            return [torch.inf] * len(waiting)
+            return attempt.usable.new_full((len(waiting),), torch.inf, dtype=torch.float64)
         found = []
+        answers = [w for w, _ in attempt.answers]
         for module, some in groupby(zip(waiting, answers, strict=True), key=lambda pair: pair[0].module):
             rows = self._staged(module).rows
             systems = {one.group: (module.systems[one.group], answer) for one, answer in some}
             found.append(probed_residuals(rows, self._layout, systems))
-        return torch.cat(found).tolist()
+        return torch.cat(found)
 
     def _settle(self, one: _Waiting, answer: Tensor, factor: BlockedFactor, residual: float) -> None:
         solution = Solution(answer, residual, factor)
@@ -227,4 +263,4 @@ def _lengths(rows: TokenRows, solution: Solution) -> Tensor:
         assert isinstance(solution.inverse, DenseFactor | BlockedFactor)
         squares = through_inverse(rows, solution.inverse.inverse())
     lengths = squares.clamp(min=0).sqrt()
-    return torch.where(lengths > 0, lengths, 1.0)
+    return lengths.masked_fill(lengths <= 0, 1.0)

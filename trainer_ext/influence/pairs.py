@@ -53,6 +53,7 @@ class PairIndex:
         return -(-self.count // ALIGNMENT) * ALIGNMENT
 
 
+@lru_cache(maxsize=1024)
 def padded_pairs(k: int) -> int:
     """Columns of the padded features of k entries."""
     full, rest = divmod(k, GRANULE)

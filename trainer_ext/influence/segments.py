@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer_ext.influence.curvature import TokenRows
 from trainer_ext.influence.layout import OUTER_TOKENS, SCORE_TOKENS, Layout
+from trainer_ext.influence.storage import on_device
 
 
 def response_gradients(rows: TokenRows, layout: Layout) -> Tensor:
@@ -40,7 +41,7 @@ def token_scores(rows: TokenRows, layout: Layout, directions: Tensor, direction_
 
     start, end, response = layout.tiles(SCORE_TOKENS)
     assert rows.exponent is not None
-    row_of = direction_of.to(torch.int32).to(response.device)[response.long()]
+    row_of = on_device(direction_of.to(torch.int32), response.device)[response.long()]
     return kernels.segment_scores(rows.large, rows.small, rows.exponent, start, end, row_of, directions).double()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.trainer_ext.influence.materialised import half_token_rows, normal
 from trainer_ext.influence import cholesky, cholesky_kernels
-from trainer_ext.influence.cholesky import BLOCK
+from trainer_ext.influence.cholesky import BLOCK, BlockedCholesky
 from trainer_ext.influence.gram import compact_gram
 from trainer_ext.influence.pairs import compact_diagonal, expanded
 
@@ -59,9 +59,7 @@ def test_any_rows_and_columns_are_expanded(rows: range, columns: range) -> None:
 @pytest.mark.parametrize("block", [0, 1])
 def test_a_diagonal_block_is_inverted_and_the_panel_below_made(block: int) -> None:
     _, columns = _scaled()
-    found, expected = (
-        (torch.full((2, 3, BLOCK, BLOCK), 7.0), torch.full((2, 384, 384), 7.0).half()) for _ in range(2)
-    )
+    found, expected = ((torch.full((2, 3, BLOCK, BLOCK), 7.0), torch.full((2, 384, 384), 7.0).half()) for _ in range(2))
 
     cholesky_kernels.invert_diagonal(columns, found[0], block)
     cholesky_kernels.lower_panel(columns, found[0], found[1], block)
@@ -82,7 +80,8 @@ def test_both_ways_of_a_step_of_the_factorisation_agree() -> None:
 
     cholesky_kernels.invert_diagonal(columns, found[0], 0)
     cholesky_kernels.lower_panel(columns, found[0], found[1], 0)
-    cholesky._factor_block(columns, *expected, 0)
+    cholesky._invert_block(columns, expected[0], 0)
+    cholesky._lower_panel(columns, *expected, 0)
 
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1], expected[1], rtol=2e-3, atol=1e-4)
@@ -96,7 +95,7 @@ def test_the_last_block_has_no_panel_below() -> None:
     assert (lower == 7).all()
 
 
-@pytest.mark.parametrize("pivot", [0, 63, 64, 127])
+@pytest.mark.parametrize("pivot", [0, 31, 32, 100, 127])
 def test_a_pivot_that_is_not_positive_makes_the_inverse_useless_in_its_system_alone(pivot: int) -> None:
     columns = torch.eye(BLOCK).repeat(3, 1, 1)
     columns[1, pivot, pivot] = -0.5
@@ -110,26 +109,57 @@ def test_a_pivot_that_is_not_positive_makes_the_inverse_useless_in_its_system_al
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("right_hand_sides", [1, 16, 19])
-@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("span", [slice(0, 1), slice(0, 3), slice(1, 5)], ids=["one block", "all", "up to the last"])
 def test_a_step_of_a_solution_joins_the_summands_and_splits_the_result(
-    right_hand_sides: int, block: int, transposed: bool
+    right_hand_sides: int, span: slice, transposed: bool
 ) -> None:
-    inverses = normal(2, 2, BLOCK, BLOCK).float() / 10
-    values, n = normal(2, WHOLE, 2 * right_hand_sides, seed=1).float(), right_hand_sides
+    whole, n = 3 * BLOCK, right_hand_sides
+    inverses = torch.eye(BLOCK) + (normal(2, 3, BLOCK, BLOCK).float() / 100).tril(-1)
+    lower = (normal(2, whole, whole, seed=2) / 100).half()
+    factor = BlockedCholesky(torch.ones(2, whole), lower, inverses)
+    values = normal(2, whole, 2 * n, seed=1).float()
     halves = torch.full(values.shape, 7.0).half()
     plain = values.clone(), halves.clone()
-    at = slice(block * BLOCK, (block + 1) * BLOCK)
-    inverse = inverses[:, block].double()
-    solved = (inverse.mT if transposed else inverse) @ (values[:, at, :n] + values[:, at, n:]).double()
+    at = slice(span.start * BLOCK, min(span.stop * BLOCK, whole))
+    matrix = lower.double()[:, at, at].tril(-1)  # L of the blocks: below the diagonal as it stands
+    for number, block in enumerate(range(at.start // BLOCK, at.stop // BLOCK)):
+        own = slice(number * BLOCK, (number + 1) * BLOCK)
+        matrix[:, own, own] = torch.linalg.inv(inverses[:, block].double())
+    joined = (values[:, at, :n] + values[:, at, n:]).double()
+    solved = torch.linalg.solve(matrix.mT if transposed else matrix, joined)
 
-    cholesky_kernels.solve_block(values, halves, inverses, block, transposed=transposed)
-    cholesky._solve_block(*plain, inverses, block, transposed=transposed)
+    cholesky_kernels.solve_span(values, halves, inverses, lower, span, transposed=transposed)
+    cholesky._solve_span(*plain, factor, span, transposed=transposed)
 
     for one, pair in ((values, halves), plain):
         torch.testing.assert_close(one[:, at, :n].double(), solved, rtol=1e-4, atol=1e-4)
         assert not one[:, at, n:].any()
-        joined = pair[:, at, :n].double() + pair[:, at, n:].double()
-        torch.testing.assert_close(joined, one[:, at, :n].double(), rtol=1e-6, atol=1e-6)
-    others = slice(BLOCK, None) if block == 0 else slice(0, BLOCK)
+        both = pair[:, at, :n].double() + pair[:, at, n:].double()
+        torch.testing.assert_close(both, one[:, at, :n].double(), rtol=1e-6, atol=1e-6)
+    others = torch.ones(whole, dtype=torch.bool)
+    others[at] = False
     assert torch.equal(values[:, others], plain[0][:, others])
     assert (halves[:, others] == 7).all()
+
+
+def test_halves_of_a_panel_add_up_to_it() -> None:
+    compact, scale, damping = _systems()
+    columns = range(BLOCK, DIM)
+
+    high, low = cholesky_kernels.panel_halves(compact, scale, damping, columns, LARGE, SMALL)
+
+    expected = cholesky_kernels.panel(compact, scale, damping, range(DIM), columns, LARGE, SMALL)
+    assert high.dtype == low.dtype == torch.float16
+    assert torch.equal(high, expected.half())
+    torch.testing.assert_close(high.double() + low.double(), expected.double(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_panel_is_written_where_it_is_told_to() -> None:
+    compact, scale, damping = _systems()
+    room = torch.full((2 * WHOLE * BLOCK + 5,), 7.0)
+
+    panel = cholesky_kernels.panel(compact, scale, damping, range(WHOLE), range(BLOCK), LARGE, SMALL, room)
+
+    assert panel.data_ptr() == room.data_ptr()
+    assert torch.equal(panel, _scaled()[1])
+    assert (room[-5:] == 7).all()
