@@ -1,7 +1,7 @@
 """Processes that work together, one a rank.
 
 A `RankPool` starts its processes once and then asks them, or some of them, as often as a test likes. A rank that gives no
-answer in time is an error of its own: the pool's patience is shorter than the timeout of a collective, so that a hang is
+answer in time is an error of its own: `PATIENCE` is shorter than the timeout of a collective, so that a hang is
 never taken for an error that all ranks agreed on.
 """
 
@@ -32,8 +32,8 @@ from tests.truth.cases import Case
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, score_batch_over_ranks
 from trainer_ext.influence.storage import half_output_grads, half_rows
 
-PATIENCE = timedelta(seconds=45)
-"""How long an answer may take."""
+PATIENCE = timedelta(seconds=100)
+"""How long an answer may take, the first of which includes what a rank must import, compile and start."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,6 @@ class RankPool:
     Args:
         backend: as `torch.distributed` names it.
         preload: modules that are slow to import, imported once for all ranks.
-        patience: how long an answer may take.
     """
 
     def __init__(
@@ -146,12 +145,10 @@ class RankPool:
         *,
         gpus: bool = False,
         preload: Sequence[str] = ("torch.distributed", __name__),
-        patience: timedelta = PATIENCE,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         self.size = size
-        self._patience = patience
         self._broken = ""
         self._folder = tempfile.TemporaryDirectory()
         self._pipes: list[Connection] = []
@@ -159,7 +156,7 @@ class RankPool:
         for rank in range(size):
             ours, theirs = context.Pipe()
             device = torch.device("cuda", rank) if gpus else torch.device("cpu")
-            arguments = (rank, size, backend, f"file://{self._folder.name}/meeting", device, 2 * patience, theirs)
+            arguments = (rank, size, backend, f"file://{self._folder.name}/meeting", device, theirs)
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             theirs.close()
@@ -179,8 +176,8 @@ class RankPool:
             pipe.send((asked, work, own.get(rank)))
         answers = []
         for rank in asked:
-            if not self._pipes[rank].poll(self._patience.total_seconds()):
-                self._broken = f"rank {rank} gave no answer in {self._patience.total_seconds():.0f} s"
+            if not self._pipes[rank].poll(PATIENCE.total_seconds()):
+                self._broken = f"rank {rank} gave no answer in {PATIENCE.total_seconds():.0f} s"
                 raise TimeoutError(self._broken)
             answers.append(self._pipes[rank].recv())
         return answers
@@ -202,18 +199,16 @@ class RankPool:
         self._folder.cleanup()
 
 
-def _serve(
-    rank: int, size: int, backend: str, meeting: str, device: torch.device, timeout: timedelta, pipe: Connection
-) -> None:
+def _serve(rank: int, size: int, backend: str, meeting: str, device: torch.device, pipe: Connection) -> None:
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=timeout)
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=2 * PATIENCE)
     groups: dict[tuple[int, ...], dist.ProcessGroup | None] = {tuple(range(size)): None}
     while (question := pipe.recv()) is not None:
         members, work, argument = question
         if members not in groups:
-            groups[members] = dist.new_group(list(members), timeout=timeout)
+            groups[members] = dist.new_group(list(members), timeout=2 * PATIENCE)
         if rank in members:
             pipe.send(work(groups[members], device, argument))
     dist.destroy_process_group()

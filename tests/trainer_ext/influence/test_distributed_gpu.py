@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -42,12 +41,10 @@ SMALL: dict[str, Callable[[], Case]] = {
     "many_tokens": lambda: random_batch(tokens=400),
     **{key: CASES[key] for key in ("lonely_responses", "fewer_tokens_than_dim")},
 }
-PATIENCE = timedelta(seconds=100)
-"""The first answer includes the start of CUDA and NCCL and the compilation of the kernels."""
 
 
 def _pool(backend: str) -> RankPool:
-    return RankPool(torch.cuda.device_count(), backend, gpus=True, patience=PATIENCE)
+    return RankPool(torch.cuda.device_count(), backend, gpus=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,6 @@ class Batch:
     rows: Sequence[Row]
     factors: dict[str, tuple[Tensor, Tensor]]
     """Inputs [T, k_in] and output gradients [T, k_out] of the captured tokens by module."""
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[RankPool]:
-    started = RankPool(2, preload=(__name__, "trainer_ext.verl_plugin.worker"))
-    yield started
-    started.close()
 
 
 def owners(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
@@ -101,32 +94,34 @@ def of_one_rank(batches: Sequence[Batch]) -> list[list[float]]:
     return score_batch(joined, responses, config).scores.reshape(-1, CAPTURED).tolist()
 
 
-CONTRASTS = {
+BATCHES = {
     "a kind a rank": ([("a", 3, 1.0), ("a", 2, 1.0)], [("b", 4, 0.0), ("", 0, 0.0), ("b", 2, 0.0)]),
     "both kinds on each": ([("a", 3, 1.0), ("b", 2, 0.0)], [("b", 4, 0.0), ("c", 2, 1.0)]),
     "one rank has padding alone": ([("a", 3, 1.0), ("a", 2, 0.0)], [("", 0, 0.0), ("", 0, 0.0)]),
+    "no contrast among all ranks": ([("a", 3, 1.0), ("a", 2, 1.0)], [("b", 2, 1.0)]),
 }
 
 
-@pytest.mark.parametrize("ranks", CONTRASTS)
-def test_each_rank_gets_the_scores_of_its_tokens_in_the_whole_batch(pool: RankPool, ranks: str) -> None:
-    batches = [batch_of(rows, seed) for seed, rows in enumerate(CONTRASTS[ranks])]
-    expected = iter(of_one_rank(batches))
+def test_each_rank_gets_scores_and_mask_of_its_tokens_in_the_whole_batch() -> None:
+    pool = RankPool(2, preload=(__name__, "trainer_ext.verl_plugin.worker"))  # one test, since it is slow to start
+    try:
+        for name, ranks in BATCHES.items():
+            batches = [batch_of(rows, seed) for seed, rows in enumerate(ranks)]
+            check(name, batches, pool.ask(scored, batches))
+    finally:
+        pool.close()
 
-    for batch, (scores, mask, count) in zip(batches, pool.ask(scored, batches), strict=True):
+
+def check(name: str, batches: Sequence[Batch], answers: Sequence[Any]) -> None:
+    expected = iter(of_one_rank(batches))
+    has_contrast = not name.startswith("no contrast")
+    for batch, (scores, mask, count) in zip(batches, answers, strict=True):
         for (_, length, _), row, due in zip(batch.rows, scores, mask, strict=True):
             captured = [index < CAPTURED for index in range(length)] or [False]
-            assert due == captured
-            assert [value == value for value in row] == captured  # NaN where nothing was captured
+            assert due == [has_contrast and here for here in captured], name
+            assert [value == value for value in row] == due, name  # NaN exactly where the mask is false
             if length:
-                assert row[:CAPTURED] == pytest.approx(next(expected), rel=1e-6)
-        assert count == len(owners(batch.rows)[0])
-
-
-def test_without_a_contrast_among_all_ranks_every_place_is_masked(pool: RankPool) -> None:
-    batches = [batch_of([("a", 3, 1.0), ("a", 2, 1.0)], 0), batch_of([("b", 2, 1.0)], 1)]
-
-    for scores, mask, count in pool.ask(scored, batches):
-        assert count == 0
-        assert not any(due for row in mask for due in row)
-        assert all(value != value for row in scores for value in row)
+                wanted = next(expected)
+                if has_contrast:
+                    assert row[:CAPTURED] == pytest.approx(wanted, rel=1e-6), name
+        assert count == (len(owners(batch.rows)[0]) if has_contrast else 0), name
