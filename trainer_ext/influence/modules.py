@@ -2,9 +2,9 @@
 
 A module is staged (rows, response gradients, a system for each group); systems are solved at once or put into the pool
 of their size; a full pool is solved and its answers are judged against the rows, beside the sums of the modules that
-follow, since that is a chain of small steps. When the next pool is full, or nothing is left, answers that fall short are
-refined, and modules whose groups are all solved are scored. Waiting modules hold sums and right-hand sides, not rows:
-rows are staged again.
+follow, since that is a chain of small steps. When the next pool of its size is full, or nothing is left, answers that
+fall short are refined, and modules whose groups are all solved are scored. Waiting modules hold sums and right-hand
+sides, not rows: rows are staged again.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ModuleScorer:
         self._tolerance = tolerance(config, precision)
         self._direction_rows = direction_rows(layout.groups)
         self._pools: dict[tuple[int, int], tuple[Pool, list[_Waiting]]] = {}
-        self._launched: _Launched | None = None
+        self._launched: dict[tuple[int, int], _Launched] = {}
         self._second = SecondStream(layout.device, "solutions")
 
     def push(self, name: str, factors: ModuleFactors) -> Iterator[Module]:
@@ -139,7 +139,8 @@ class ModuleScorer:
         """Yield those that still wait."""
         for sides in list(self._pools):
             yield from self._drained(sides)
-        yield from self._settled()
+        for sides in list(self._launched):
+            yield from self._settled(sides)
 
     @property
     def _all_at_once(self) -> bool:
@@ -177,21 +178,21 @@ class ModuleScorer:
         return solve_dense(damped, self._tolerance)
 
     def _drained(self, sides: tuple[int, int]) -> Iterator[Module]:
-        """Have a pool solved; yields the modules that the one before it finished."""
-        yield from self._settled()
+        """Have a pool solved; yields the modules that the last one of its size finished."""
+        yield from self._settled(sides)
         pool, waiting = self._pools.pop(sides)
         with self._second.beside():
             span = Span.on(self._layout.device)
             attempt = pool.attempt()
             residuals = self._judged(waiting, attempt)
             span.close()
-        self._launched = _Launched(pool, waiting, attempt, residuals, span)
+        self._launched[sides] = _Launched(pool, waiting, attempt, residuals, span)
 
-    def _settled(self) -> Iterator[Module]:
-        """Yield the modules that the pool being solved finishes."""
-        if self._launched is None:
+    def _settled(self, sides: tuple[int, int]) -> Iterator[Module]:
+        """Yield the modules that the pool being solved, if there is one, finishes."""
+        launched = self._launched.pop(sides, None)
+        if launched is None:
             return
-        launched, self._launched = self._launched, None
         waiting = launched.waiting
         with self._timer.phase("hessian_solve"):
             with self._second.reading():

@@ -38,6 +38,12 @@ def test_the_tolerance_is_that_of_the_precision(given: float) -> None:
     assert [tolerance(config, precision) for precision in PRECISIONS] == [1e-12, 1e-6, 3e-4]
 
 
+def test_true_leave_one_out_with_fast_goes_ten_times_further() -> None:
+    config = InfluenceConfig(true_loo=True, exclude_self_response=True)
+
+    assert [tolerance(config, precision) for precision in PRECISIONS] == [1e-12, 1e-6, pytest.approx(3e-5)]
+
+
 def test_response_source_is_solved_to_the_end_in_every_precision() -> None:
     config = InfluenceConfig(hessian_source="response")
 
