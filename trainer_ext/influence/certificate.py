@@ -36,7 +36,7 @@ def probed_residuals(
     groups = list(answers)
     in_a_row = groups == list(range(groups[0], groups[0] + len(groups)))
     chosen = slice(groups[0], groups[-1] + 1) if in_a_row else groups  # a list is sent to the device, which waits
-    weights = {group: _weights(answers[group][0], probes) for group in groups}
+    weights = {group: probe_weights(answers[group][0].directions, probes) for group in groups}
     squares = torch.zeros(len(groups), dtype=torch.float64, device=rows.large.device)
     for probe in range(probes):
         mixed = torch.zeros(len(layout.groups), dim, dtype=torch.float64, device=rows.large.device)
@@ -49,9 +49,10 @@ def probed_residuals(
     return squares.sqrt()
 
 
-def _weights(system: GroupSystem, probes: int) -> Tensor:
-    """z_r / (|d_r| sqrt(probes n)), float64 [probes, n]."""
-    size = system.directions.norm(dim=1)
+def probe_weights(directions: Tensor, probes: int = PROBES) -> Tensor:
+    """z_r / (|d_r| sqrt(probes n)), float64 [probes, n], for d [n, D]: the length of all combinations together is the
+    root mean square residual."""
+    size = directions.norm(dim=1)
     return _signs(len(size), probes, size.device) / size.masked_fill(size == 0, 1.0)
 
 

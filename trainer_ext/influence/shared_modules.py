@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from trainer_ext.influence.certificate import PROBES
+from trainer_ext.influence.certificate import probe_weights
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.cost import Choice
 from trainer_ext.influence.curvature import DenseRows, TokenRows, damping
@@ -372,9 +372,6 @@ def _no_rows(sides: tuple[int, int], device: torch.device) -> TokenRows:
 def _probed(system: DampedSystem, answer: Tensor) -> Tensor:
     """An estimate of the root mean square of |W H - d| / |d| over right-hand sides, 0-d, as `certificate.py` makes it
     where all rows are here."""
-    n = len(answer)
-    signs = torch.randint(0, 2, (PROBES, n), generator=torch.Generator().manual_seed(n), dtype=torch.float64) * 2 - 1
-    size = system.directions.norm(dim=1)
-    mixed = signs.to(size.device) / torch.where(size > 0, size, 1.0)
-    error = system.rows.apply(mixed @ answer, system.damping) - mixed @ system.directions
-    return (error.square().sum(dim=1).mean() / n).sqrt()
+    weights = probe_weights(system.directions)
+    error = system.rows.apply(weights @ answer, system.damping) - weights @ system.directions
+    return error.square().sum().sqrt()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.trainer_ext.influence.materialised import half_token_rows, in_full, normal
 from trainer_ext.influence import InfluenceConfig, Responses
-from trainer_ext.influence.certificate import probed_residuals
+from trainer_ext.influence.certificate import probe_weights, probed_residuals
 from trainer_ext.influence.curvature import TokenRows
 from trainer_ext.influence.layout import Group, Layout, layout_of
 from trainer_ext.influence.segments import group_products
@@ -87,14 +87,33 @@ def test_the_residual_of_a_single_direction_is_told_exactly() -> None:
     torch.testing.assert_close(residuals, torch.tensor([0.04, 0.01, 0.02], dtype=torch.float64), rtol=1e-2, atol=0)
 
 
-def test_the_residual_of_many_directions_is_told_to_their_root_mean_square() -> None:
+def test_the_residual_of_many_directions_is_that_of_their_combinations() -> None:
     layout = _layout()
     rows = _rows(layout)
+    answers = _spoiled(_answers(layout, rows, 8))
 
-    residuals = probed_residuals(rows, layout, _spoiled(_answers(layout, rows, 8)), probes=200)
+    residuals = probed_residuals(rows, layout, answers)
 
-    # the mean of 200 squares of scatter at most the square root of two
-    torch.testing.assert_close(residuals, torch.tensor([0.04, 0.01, 0.02], dtype=torch.float64), rtol=0.2, atol=0)
+    expected = [
+        (probe_weights(system.directions) @ _errors(rows, system, answer)).norm() for system, answer in answers.values()
+    ]
+    torch.testing.assert_close(residuals, torch.stack(expected), rtol=1e-3, atol=0)
+
+
+def test_combinations_tell_the_root_mean_square_of_what_they_combine() -> None:
+    directions, relative = normal(8, DIM), normal(8, DIM, seed=1)
+    errors = relative * directions.norm(dim=1, keepdim=True)
+
+    told = (probe_weights(directions, 2000) @ errors).norm()
+
+    # the mean of 2000 squares of scatter at most the square root of two
+    assert float(told) == pytest.approx(float(relative.square().sum(dim=1).mean().sqrt()), rel=0.05)
+
+
+def _errors(rows: TokenRows, system: GroupSystem, answer: Tensor) -> Tensor:
+    """W H - d, float64 [n, D]."""
+    full = _full(rows, system.group)
+    return answer @ full.T @ full + system.damping * answer - system.directions
 
 
 def test_one_bad_direction_of_many_does_not_hide() -> None:
