@@ -171,7 +171,8 @@ def _ledger(history: Sequence[Tried], rules: RetryRules) -> str | None:
     if budget == 0:
         return f"{cause.value} is not retried"
     if charges(history)[cause] > budget:
-        return f"the {budget} {'retry' if budget == 1 else 'retries'} for {cause.value} are used up"
+        retries = "retry is" if budget == 1 else "retries are"
+        return f"{cause.value}: the {budget} {retries} used up"
     return None
 
 

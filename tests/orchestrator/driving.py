@@ -88,19 +88,14 @@ class Rehearsal:
         self.cluster = FakeCluster(self.script, self.clock, tuple(POOLS.values()))
         self.paths = RootPaths(self.root)
         self.store = Store.open(self.paths.database, self.clock)
-        row = SweepRow(
-            "s",
-            "",
-            "s.yaml",
-            self.spec.model_dump(mode="json"),
-            "fake",
-            None,
-            "",
-            None,
-            {},
-            created_at=self.clock.now(),
-        )
-        self.store.put_sweep(row, [point(index) for index in range(self.points)])
+        self.planned = [point(index) for index in range(self.points)]
+        self.put(self.planned)
+
+    def put(self, wanted: Sequence[Point]) -> None:
+        """Register the sweep with these points, as a sweep file would."""
+        spec = self.spec.model_dump(mode="json")
+        now = self.clock.now()
+        self.store.put_sweep(SweepRow("s", "", "s.yaml", spec, "fake", None, "", None, {}, created_at=now), wanted)
 
     def drive(
         self,

@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.clock import FakeClock
 from orchestrator.errors import StoreError, UsageError
-from orchestrator.ledger import AttemptRow, SweepRow
-from orchestrator.model import AttemptState, Point, PointState
+from orchestrator.ledger import AttemptRow, Measured, Measurement, SweepRow
+from orchestrator.model import AttemptState, Estimate, Forecast, Point, PointState, Prediction, Verdict
 from orchestrator.store import Store
 
 
@@ -176,3 +176,79 @@ def test_a_stopped_sweep_goes_on_when_a_point_of_it_is_run_again(store: Store) -
     store.finish_sweep("s", 5.0, "budget")
     assert store.rerun(store.points("s")[0])
     assert (store.sweep("s").finished_at, store.sweep("s").stop_reason) == (None, None)
+
+
+# ---- predictions and measurements ------------------------------------------------------------------------------------
+
+
+def prediction(factor: int = 64, gib: float = 10.0, seconds: float = 60.0) -> Prediction:
+    forecast = Forecast(Estimate(gib, gib / 2, gib * 2), gib / 2, None, None, Estimate(seconds, 1.0, 99.0, "scaled"))
+    return Prediction("job", {"factor": factor, "scope": "x"}, gib, {"h100": forecast}, {"h100": forecast})
+
+
+def test_a_prediction_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "o.db", FakeClock())
+    wanted = [dataclasses.replace(point, predicted=prediction()) for point in points("a")]
+    store.put_sweep(sweep(), [*wanted, *points("b")])
+    assert [row.predicted for row in store.points("s")] == [prediction(), None]
+
+
+def test_what_was_predicted_first_stays_on_record_until_the_formula_says_something_else(tmp_path: Path) -> None:
+    """A sweep that is started again must not report other predictions than the ones it began with."""
+    store = Store.open(tmp_path / "o.db", FakeClock())
+    (plain,) = points("a")
+    store.put_sweep(sweep(), [dataclasses.replace(plain, predicted=prediction())])
+    corrected = dataclasses.replace(prediction(), on={})
+    store.put_sweep(sweep(), [dataclasses.replace(plain, predicted=corrected)])
+    assert store.points("s")[0].predicted == prediction()
+    store.put_sweep(sweep(), [dataclasses.replace(plain, predicted=prediction(gib=20.0))])
+    assert store.points("s")[0].predicted == prediction(gib=20.0)
+
+
+def test_measurements_are_of_completed_attempts_as_the_sweep_file_wants_them(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "o.db", FakeClock())
+    names = ("good", "failed", "patched", "unpredicted")
+    wanted = [dataclasses.replace(point, predicted=prediction()) for point in points(*names)]
+    wanted[3] = dataclasses.replace(wanted[3], predicted=None)
+    store.put_sweep(sweep(), wanted)
+    seen = Measured(steps=2, step_s=3.0, gpu_bytes=7, node="n")
+    for row in store.points("s"):
+        store.move_point(row, PointState.READY)
+        row = dataclasses.replace(row, state=PointState.READY)
+        patch = {"x": 1} if row.id == "patched" else {}
+        first = AttemptRow("s", row.id, 1, "t", row.id, "h100", AttemptState.CREATED, 1.0, patch=patch, measured=seen)
+        store.start_attempt(row, dataclasses.replace(first, started_at=10.0, ended_at=25.0))
+        (attempt,) = [a for a in store.attempts("s") if a.point == row.id]
+        verdict = Verdict.HANG if row.id == "failed" else Verdict.COMPLETED
+        for state in (AttemptState.ENDED, AttemptState.COLLECTED, AttemptState.JUDGED):
+            moved = store.move_attempt(attempt, state, verdict=verdict.value)
+            assert moved is not None
+            attempt = moved
+    assert store.measurements() == [Measurement(prediction(), "h100", 15.0, seen)]
+
+
+def test_an_attempt_keeps_what_it_was_given_and_what_it_took(store: Store) -> None:
+    (point, *_) = store.points("s")
+    store.move_point(point, PointState.READY)
+    given = AttemptRow(
+        "s", point.id, 1, "t", "j", "h200", AttemptState.CREATED, 1.0, patch={"a.b": 0.3}, exclude_nodes=("n1", "n2")
+    )
+    store.start_attempt(store.points("s")[0], given, "because")
+    assert store.attempts("s") == [given]
+    assert store.events("s")[-1].detail == "pool h200: because"
+
+
+def test_a_deferred_attempt_goes_back_to_where_it_came_from(store: Store) -> None:
+    submitting = store.move_attempt(first_attempt(store), AttemptState.SUBMITTING)
+    assert submitting is not None
+    again = store.move_attempt(submitting, AttemptState.CREATED, "no room", deferrals=1, not_before=9.0)
+    assert again is not None
+    assert (again.state, again.deferrals, again.not_before) == (AttemptState.CREATED, 1, 9.0)
+
+
+def test_a_note_is_an_event_that_changes_nothing(store: Store) -> None:
+    before = store.view("s")
+    store.note("s", "said something", "a", 1)
+    event = store.events("s")[-1]
+    assert (event.detail, event.point, event.attempt, event.to_state) == ("said something", "a", 1, None)
+    assert store.view("s") == before
