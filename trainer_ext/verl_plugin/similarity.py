@@ -159,4 +159,5 @@ def _number(value: Any) -> Any:
 
 
 def _size(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "hessian_mib": row.pop("peak_bytes") / MIB}
+    size = row.pop("peak_bytes") / MIB
+    return {**row, "hessian_mib": size}

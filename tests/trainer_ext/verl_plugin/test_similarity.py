@@ -137,6 +137,7 @@ def test_all_ranks_make_one_table_that_json_can_hold() -> None:
 
 def test_the_projection_table_has_the_sizes_of_the_reports() -> None:
     sizes = combined([compared(1)], DIMS)["projection"]
+    assert sizes[0].keys() == {"module_type", "modules", "k_in", "k_out", "dim", "hessian_mib"}
     assert [(row["module_type"], row["modules"], row["dim"], round(row["hessian_mib"])) for row in sizes] == [
         ("q_proj", 28, 2304, 40),
         ("up_proj", 28, 13440, 1378),
