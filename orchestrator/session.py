@@ -74,7 +74,7 @@ class Session:
                 observe(self.store.view(self.sweep))
                 self.clock.sleep(POLL_LOCAL_S)
             self.sink.write_sweep(sweep_record(self.store.sweep(self.sweep), self.store.points(self.sweep)))
-            announcer = Announcer(self.sweep, self.store, self.notifier, self.spec.notify.on, said)
+            announcer = Announcer(self.sweep, self.store, self.notifier, self.spec.notify.when, said)
             view = self._drive(observe, said, announcer)
             self._finish(view, said, announcer)
             return view

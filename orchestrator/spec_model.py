@@ -211,7 +211,7 @@ class NotifySpec(_Part):
 
     urls: tuple[SecretSpec, ...] = ()
     """Apprise URLs; they hold tokens and passwords."""
-    on: tuple[Literal["finished", "point_failed", "stopped"], ...] = ("finished", "point_failed", "stopped")
+    when: tuple[Literal["finished", "point_failed", "stopped"], ...] = ("finished", "point_failed", "stopped")
 
 
 class BudgetSpec(_Part):

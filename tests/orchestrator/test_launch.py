@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from orchestrator.job.hang import HangLimits
 from orchestrator.launch import Ask, Site, attempt_spec, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow
 from orchestrator.model import PointState, Pool
 from orchestrator.paths import RootPaths
+from orchestrator.peers import Usual
 from orchestrator.spec_model import SweepSpec
 from trainer_ext.records import AttemptSpec
 
@@ -72,3 +75,26 @@ def test_the_configuration_reads_back_with_its_types(tmp_path: Path) -> None:
     assert isinstance(read, dict)
     assert (read["lr"], read["text"]) == (1e-06, "no")
     assert json.loads(paths.spec.read_text())["config"] == read
+
+
+def test_a_patch_reaches_configuration_command_and_overrides_and_nothing_else(tmp_path: Path) -> None:
+    plain = written(tmp_path, attempt())
+    patched = written(tmp_path, new_attempt(POINT, 1, Ask("h100", patch={"lr": 0.5, "job.expected.steps": 3}), 1_000.0))
+    assert patched.overrides == ["x=1", "++lr=0.5", "++job.expected.steps=3"]
+    assert (patched.config["lr"], patched.expected_steps) == (0.5, 3)
+    assert {**patched.config, "lr": plain.config["lr"], "job": plain.config["job"]} == plain.config
+    assert CONFIG["lr"] == 1e-06
+
+
+def test_the_wrapper_gets_the_sweep_files_limits_and_what_the_sweep_has_seen(tmp_path: Path) -> None:
+    site = Site(RootPaths(tmp_path), "py")
+    record = attempt_spec(site, SPEC, POINT, CONFIG, attempt(), H100, Usual(step_s=30.0, start_s=200.0))
+    assert record.hang is not None
+    limits = HangLimits.of(record.hang)
+    assert limits == HangLimits(usual_step_s=30.0, usual_start_s=200.0), "the defaults of the two are the same"
+    assert record.hang.keys() == {field.name for field in dataclasses.fields(HangLimits)}
+
+
+def test_a_sweep_file_may_switch_the_hang_detection_off(tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate({"name": "s", "hang": {"enabled": False}})
+    assert attempt_spec(Site(RootPaths(tmp_path), "py"), spec, POINT, CONFIG, attempt(), H100).hang is None
