@@ -32,12 +32,17 @@ class ReplayServer(ServerControls):
         answer: type of an answer, verl's TokenOutput; handed in, so that this module needs no verl.
 
     Raises:
-        ValueError: an unknown setting, a length out of range, or a file that holds no responses.
+        ValueError: an unknown setting, a length out of range, a file that holds no responses, or log-probabilities asked for.
     """
 
     def __init__(self, config: Any, model_config: Any, to_dataclass: Callable[[Any], Any], answer: type) -> None:
         self._config, self._answer = to_dataclass(config), answer
         self._tokenizer = to_dataclass(model_config).tokenizer
+        if self._config.calculate_log_probs:
+            raise ValueError(
+                "rollout replay: no model wrote these tokens, so nobody knows their log-probabilities; set "
+                "actor_rollout_ref.rollout.calculate_log_probs=false"
+            )
         settings = replay_settings(self._config.custom)
         self._lengths = Lengths.parse(settings.get("length"), self._config.response_length)
         self._vocabulary = plain_tokens(self._tokenizer)

@@ -16,6 +16,7 @@ from trainer_ext.replay import NothingRecorded
 from trainer_ext.replay_server import ReplayServer
 
 TOKENIZER = make_tokenizer()
+CONFIG = {"seed": 0, "response_length": 8, "calculate_log_probs": False}
 
 
 @dataclass
@@ -26,7 +27,10 @@ class Answer:
 
 
 def make_server(**settings: Any) -> ReplayServer:
-    config = SimpleNamespace(seed=0, response_length=8, custom={"replay": settings} if settings else None)
+    return server_of(SimpleNamespace(**CONFIG, custom={"replay": settings} if settings else None))
+
+
+def server_of(config: Any) -> ReplayServer:
     return ReplayServer(config, SimpleNamespace(tokenizer=TOKENIZER), lambda value: value, Answer)
 
 
@@ -78,3 +82,8 @@ def test_what_a_run_dumped_is_replayed_step_by_step(tmp_path: Path) -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(ValueError, match=r"rollout\.custom\.replay: no setting lenght; there are length, file"):
         make_server(lenght=4)
+
+
+def test_log_probabilities_that_nobody_knows_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match=r"set actor_rollout_ref\.rollout\.calculate_log_probs=false"):
+        server_of(SimpleNamespace(**{**CONFIG, "calculate_log_probs": True}, custom=None))

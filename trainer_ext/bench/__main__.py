@@ -18,6 +18,7 @@ from trainer_ext.bench.influence import measure
 from trainer_ext.bench.plan import Plan
 from trainer_ext.bench.report import Environment, Report, report_mapping
 from trainer_ext.bench.shapes import KNOWN, parse_shape
+from trainer_ext.bench.step import command as step_command
 
 Now = Callable[[], datetime.datetime]
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--note", default="", help="kept with the results")
     out.add_argument("--date", help="kept with the results; default: now")
     out.add_argument("--commit", help="kept with the results; default: what git says")
+    step_command.add_verbs(verbs)
     return root
 
 
@@ -135,6 +137,8 @@ def main(
     """0: all measured; 1: a case failed, the others stand; 2: the options make no sense."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.verb in step_command.VERBS:
+            return int(step_command.run(arguments, now))
         return int(run(arguments, clock, now).failed)
     except (ValueError, OSError) as error:
         print(f"trainer_ext.bench: {error}", file=sys.stderr)

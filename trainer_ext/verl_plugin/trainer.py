@@ -140,6 +140,8 @@ class InfluenceTrainer(ResumableTrainer):
     def _update_and_trace(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         mode = self._capture_mode(batch)
         print(mode.line(), flush=True)
+        # a batch that went through TransferQueue has lost it, and verl sets it anew only for the update
+        batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
         batch.extra_info[REQUEST] = {
             "config": dataclasses.asdict(self._influence),
             **self._settings,
