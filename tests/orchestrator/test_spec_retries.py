@@ -72,7 +72,8 @@ def test_a_sweep_that_was_stored_reads_back_the_same(tmp_path: Path) -> None:
         "notify: {urls: [{env: HOOK}, {file: /etc/hook}], when: [stopped]}\n"
         "preflight: {model: qwen3-4b}\n",
     )
-    assert SweepSpec.model_validate(spec.model_dump(mode="json")) == spec
+    again = SweepSpec.model_validate(spec.model_dump(mode="json"))
+    assert again.model_dump() == spec.model_dump()
 
 
 @pytest.mark.parametrize(
