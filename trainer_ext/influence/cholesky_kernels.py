@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_WIDTH = 32
-"""A quarter of a block: what one pass of the elimination holds in registers."""
+_WIDTH = 64
+"""Half a block: what one pass of the elimination holds in registers."""
 
 
 @triton.jit
@@ -119,55 +119,23 @@ def _eliminated(matrix, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _dot(left, right):
-    return tl.dot(left, right, input_precision="tf32x3")
-
-
-@triton.jit
-def _invert_diagonal(columns, inverses, rows, block, blocks, W: tl.constexpr):
+def _invert_diagonal(columns, inverses, rows, block, blocks, WIDTH: tl.constexpr):
     group = tl.program_id(0).to(tl.int64)
-    span: tl.constexpr = 4 * W
-    tile = tl.arange(0, W)[:, None] * span + tl.arange(0, W)[None, :]
-    down: tl.constexpr = W * span
-    source = columns + group * rows * span + tile
-    a00, a11, a22, a33 = (
-        tl.load(source), tl.load(source + down + W), tl.load(source + 2 * down + 2 * W), tl.load(source + 3 * down + 3 * W)
-    )  # fmt: skip
-    a10, a20, a30 = tl.load(source + down), tl.load(source + 2 * down), tl.load(source + 3 * down)
-    a21, a31, a32 = tl.load(source + 2 * down + W), tl.load(source + 3 * down + W), tl.load(source + 3 * down + 2 * W)
-    i0 = _eliminated(a00, W)
-    l10, l20, l30 = _dot(a10, tl.trans(i0)), _dot(a20, tl.trans(i0)), _dot(a30, tl.trans(i0))
-    t10 = tl.trans(l10)
-    i1 = _eliminated(a11 - _dot(l10, t10), W)
-    l21, l31 = _dot(a21 - _dot(l20, t10), tl.trans(i1)), _dot(a31 - _dot(l30, t10), tl.trans(i1))
-    t20, t21 = tl.trans(l20), tl.trans(l21)
-    i2 = _eliminated(a22 - _dot(l20, t20) - _dot(l21, t21), W)
-    l32 = _dot(a32 - _dot(l30, t20) - _dot(l31, t21), tl.trans(i2))
-    i3 = _eliminated(a33 - _dot(l30, tl.trans(l30)) - _dot(l31, tl.trans(l31)) - _dot(l32, tl.trans(l32)), W)
-    m10 = -_dot(i1, _dot(l10, i0))
-    m21 = -_dot(i2, _dot(l21, i1))
-    m32 = -_dot(i3, _dot(l32, i2))
-    m20 = -_dot(i2, _dot(l20, i0) + _dot(l21, m10))
-    m31 = -_dot(i3, _dot(l31, i1) + _dot(l32, m21))
-    m30 = -_dot(i3, _dot(l30, i0) + _dot(l31, m10) + _dot(l32, m20))
-    target = inverses + (group * blocks + block) * span * span + tile
-    nothing = tl.zeros((W, W), tl.float32)
-    tl.store(target, i0)
-    tl.store(target + W, nothing)
-    tl.store(target + 2 * W, nothing)
-    tl.store(target + 3 * W, nothing)
-    tl.store(target + down, m10)
-    tl.store(target + down + W, i1)
-    tl.store(target + down + 2 * W, nothing)
-    tl.store(target + down + 3 * W, nothing)
-    tl.store(target + 2 * down, m20)
-    tl.store(target + 2 * down + W, m21)
-    tl.store(target + 2 * down + 2 * W, i2)
-    tl.store(target + 2 * down + 3 * W, nothing)
-    tl.store(target + 3 * down, m30)
-    tl.store(target + 3 * down + W, m31)
-    tl.store(target + 3 * down + 2 * W, m32)
-    tl.store(target + 3 * down + 3 * W, i3)
+    i = tl.arange(0, WIDTH)[:, None]
+    j = tl.arange(0, WIDTH)[None, :]
+    span: tl.constexpr = 2 * WIDTH
+    source = columns + group * rows * span
+    top = _eliminated(tl.load(source + i * span + j), WIDTH)
+    corner = tl.load(source + (WIDTH + i) * span + j)
+    lower = tl.dot(corner, tl.trans(top), input_precision="tf32x3")
+    rest = tl.load(source + (WIDTH + i) * span + WIDTH + j) - tl.dot(lower, tl.trans(lower), input_precision="tf32x3")
+    bottom = _eliminated(rest, WIDTH)
+    joint = -tl.dot(bottom, tl.dot(lower, top, input_precision="tf32x3"), input_precision="tf32x3")
+    target = inverses + (group * blocks + block) * span * span
+    tl.store(target + i * span + j, top)
+    tl.store(target + i * span + WIDTH + j, tl.zeros((WIDTH, WIDTH), tl.float32))
+    tl.store(target + (WIDTH + i) * span + j, joint)
+    tl.store(target + (WIDTH + i) * span + WIDTH + j, bottom)
 
 
 def invert_diagonal(columns: Tensor, inverses: Tensor, block: int) -> None:

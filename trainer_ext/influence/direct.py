@@ -69,9 +69,9 @@ class Pool:
     directions: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, sides: tuple[int, int], device: torch.device) -> Pool:
-        """An empty pool for rows of these sides."""
-        return cls(sides, torch.empty(capacity(sides), *map(padded_pairs, sides), device=device))
+    def of(cls, sides: tuple[int, int], device: torch.device, groups: int = 1) -> Pool:
+        """An empty pool for rows of these sides, of modules with so many groups."""
+        return cls(sides, torch.empty(capacity(sides, groups), *map(padded_pairs, sides), device=device))
 
     def __len__(self) -> int:
         return len(self.dampings)
@@ -120,8 +120,10 @@ class Pool:
         return attempt.answers
 
 
-def capacity(sides: tuple[int, int]) -> int:
-    """Systems in a pool for rows of these sides."""
+def capacity(sides: tuple[int, int], groups: int = 1) -> int:
+    """Systems in a pool for rows of these sides: what half the workspace holds, since the next pool is summed while one is
+    solved; up to all of it where that keeps the groups of a module together."""
     m, n = map(padded_pairs, sides)
     dim = sides[0] * sides[1]
-    return max(1, min(MOST_SYSTEMS, int(WORKSPACE_BYTES // (4 * m * n + 2 * dim * dim))))
+    most = int(WORKSPACE_BYTES // (4 * m * n + 2 * dim * dim))
+    return max(1, min(MOST_SYSTEMS, max(most // 2, min(most, groups))))

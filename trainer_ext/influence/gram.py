@@ -18,8 +18,8 @@ from torch import Tensor
 
 from trainer_ext.influence.pairs import padded_pairs, pair_features
 
-FEATURE_BYTES = 0.6e9
-"""Most bytes of features of the large side held at once: some 7,500 tokens at k = 280."""
+FEATURE_BYTES = 0.5e9
+"""Most bytes of features of the large side held at once: some 6,300 tokens at k = 280."""
 FEATURE_TOKENS = 2**18
 """Most tokens of one chunk."""
 PRECISE_SHARE = 64
@@ -75,7 +75,7 @@ def gram_into(
 def _add_rounding(total: Tensor, large: Tensor, small: Tensor, exponent: Tensor, norms: Tensor, chunk: int) -> None:
     """What rounding the features of the largest tokens left out of the sum."""
     chosen = norms.float().topk(-(-len(norms) // PRECISE_SHARE), sorted=False).indices  # float64 takes twice the passes
-    for tokens in chosen.split(max(1, chunk // 4)):
+    for tokens in chosen.split(max(1, chunk // 8)):
         (b, b_low), (a, a_low) = (_both_halves(rows[tokens], exponent[tokens]) for rows in (large, small))
         add_product(total, b_low.T, a)
         add_product(total, b.T, a_low)

@@ -162,7 +162,9 @@ class ModuleScorer:
         if sides in self._pools and not self._pools[sides][0].room:
             yield from self._drained(sides)
         with self._timer.phase("hessian_solve") as span:
-            pool, waiting = self._pools.setdefault(sides, (Pool.of(sides, self._layout.device), []))
+            if sides not in self._pools:
+                self._pools[sides] = Pool.of(sides, self._layout.device, len(self._layout.groups)), []
+            pool, waiting = self._pools[sides]
             assert rows.half is not None
             half = group_rows(rows.half, system.group)
             pool.add(half, norms[system.group.tokens], system.damping, system.directions)

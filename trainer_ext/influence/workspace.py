@@ -47,7 +47,9 @@ def workspace_bytes(
     pooled = cuda and precision != "fp64"
     solving = max(
         (
-            _route_bytes(route, group, (max(sides), min(sides)), config, work, pooled=pooled)
+            _route_bytes(
+                route, group, (max(sides), min(sides)), config, work, pooled=len(layout.groups) if pooled else 0
+            )
             for route, group in zip(routes, layout.groups, strict=False)
         ),
         default=0,
@@ -64,7 +66,7 @@ def _longest_run(layout: Layout) -> int:
 
 
 def _route_bytes(
-    route: str, group: Group, sides: tuple[int, int], config: InfluenceConfig, work: int, *, pooled: bool
+    route: str, group: Group, sides: tuple[int, int], config: InfluenceConfig, work: int, *, pooled: int
 ) -> int:
     """Bytes of a route for one group.
 
@@ -73,7 +75,8 @@ def _route_bytes(
 
     Args:
         work: of a number in products with the rows; 0: on the tensor cores.
-        pooled: whether `direct` runs in a pool on the tensor cores.
+        pooled: groups of a module whose `direct` route runs in pools on the tensor cores: one is solved beside the sums
+            of the next; 0: there are none.
     """
     dim, n = sides[0] * sides[1], len(group.omega)
     by_token = config.hessian_source == "token"
@@ -91,7 +94,8 @@ def _route_bytes(
         return 8 * 4 * dim * dim + own
     m, k = map(padded_pairs, sides)
     if pooled:
-        return capacity(sides) * (m * k * 4 + dim * dim * 2) + _feature_bytes(group.size, m, k, 2) + own
+        systems = capacity(sides, pooled)
+        return systems * (2 * m * k * 4 + dim * dim * 2) + _feature_bytes(group.size, m, k, 2) + own
     rows = 8 * group.size * sum(sides)
     return 8 * 4 * dim * dim + 8 * 2 * m * k + rows + _feature_bytes(group.size, m, k, 8) + own
 

@@ -168,15 +168,17 @@ def test_a_damping_that_is_too_small_is_an_error_in_float64() -> None:
         solve_dense(system, 1e-12)
 
 
-@given(st.integers(1, 400), st.integers(1, 400))
-def test_a_pool_stays_within_its_bytes_unless_one_system_is_larger(large: int, small: int) -> None:
-    systems = capacity((large, small))
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 40))
+def test_a_pool_stays_within_its_bytes_unless_one_system_is_larger(large: int, small: int, groups: int) -> None:
+    systems = capacity((large, small), groups)
 
     bytes_each = 4 * padded_pairs(large) * padded_pairs(small) + 2 * (large * small) ** 2
     assert 1 <= systems <= MOST_SYSTEMS
     assert systems == 1 or systems * bytes_each <= WORKSPACE_BYTES
-    assert systems == MOST_SYSTEMS or (systems + 1) * bytes_each > WORKSPACE_BYTES
+    half = 2 * systems * bytes_each <= WORKSPACE_BYTES
+    assert half or systems <= max(1, groups), "more than half for the groups of one module alone"
+    assert systems in (MOST_SYSTEMS, groups) or 2 * (systems + 1) * bytes_each > WORKSPACE_BYTES
 
 
-def test_six_of_the_largest_systems_at_factor_32_make_a_pool() -> None:
-    assert capacity((280, 48)) == 6
+def test_largest_systems_at_factor_32_make_a_pool_of_three_or_of_a_module_of_six_prompts() -> None:
+    assert [capacity((280, 48), groups) for groups in (1, 4, 6, 12)] == [3, 4, 6, 6]

@@ -96,7 +96,7 @@ def test_the_last_block_has_no_panel_below() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of numpy, which interprets
-@pytest.mark.parametrize("pivot", [0, 31, 32, 100, 127])
+@pytest.mark.parametrize("pivot", [0, 63, 64, 127])
 def test_a_pivot_that_is_not_positive_makes_the_inverse_useless_in_its_system_alone(pivot: int) -> None:
     columns = torch.eye(BLOCK).repeat(3, 1, 1)
     columns[1, pivot, pivot] = -0.5
