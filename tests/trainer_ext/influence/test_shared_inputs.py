@@ -150,6 +150,7 @@ def test_projections_of_different_widths_are_no_product() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_sharing_on_a_gpu_waits_for_nothing_and_gives_the_same_rows(dtype: torch.dtype) -> None:
     class Pair(nn.Module):
         def __init__(self) -> None:
