@@ -74,6 +74,23 @@ def test_two_steps_of_real_training_leave_what_the_file_contract_asks(tmp_path: 
     assert not strays, "files outside the attempt folder"
 
 
+@pytest.mark.verl
+def test_two_ranks_capture_in_the_update_and_profile_their_second_step(tmp_path: Path) -> None:
+    ranks = ["trainer.n_gpus_per_node=2", "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8"]
+    settings = ["influence.output_function=log_prob_reward", "influence.profile=true"]
+    console = run(prepared_job(tmp_path, "profile=smoke", "prompts.size=8", *ranks, *settings), tmp_path)
+    assert console.count("[influence_trace] capture inline: one weight for each response") == 2
+    for row in map(json.loads, (tmp_path / "attempt" / records.METRICS).read_text().splitlines()):
+        file = tmp_path / "attempt" / records.INFLUENCE_DIR / records.npz_name(row["step"])
+        check_metrics(row["data"])
+        check_scores(file, row["data"])
+        assert json.loads(str(np.load(file)["meta"]))["inline"] is True
+        assert row["data"]["timing_s/influence_forward_2"] > 0
+        assert row["data"]["timing_s/influence_loss_backward"] > 0
+    traces = {path.name for path in (tmp_path / "attempt" / "profile").iterdir()}
+    assert traces == {"step_000002_rank0.json.gz", "step_000002_rank1.json.gz"}
+
+
 def check_metrics(data: dict[str, Any]) -> None:
     assert data["influence_trace/rows_emitted"] == ROWS
     assert 0 < data["timing_s/influence_hessian_solve"] < data["timing_s/influence_pop_rows"]
