@@ -9,7 +9,9 @@ The records (metrics and score files) travel with the weights. Restored into the
 make that folder whole: what was computed from these weights, and nothing of an attempt that went another way. They are hard
 links where the file system can, so they cost no space.
 
-    global_step_2/          the trainer's own files, then
+    global_step_2/
+        begun               first of all: this module's to remove, as a checkpoint made elsewhere is not
+        actor/, data.pt     the trainer's own
         records/            metrics.jsonl and influence/step_*.npz of steps 1 and 2
         confirmed           last of all
 
@@ -30,7 +32,9 @@ from trainer_ext import records
 
 FOLDER = "global_step_{}"
 """Name of step n's checkpoint below the folder of all; verl's."""
+BEGUN = "begun"
 CONFIRMED = "confirmed"
+REMOVED = "removed_"
 RECORDS = "records"
 
 
@@ -49,8 +53,10 @@ def newest(root: Path) -> Path | None:
     return next(iter(_confirmed(root)), None)
 
 
-def withdraw(folder: Path) -> None:
-    """To be called before a checkpoint is written: whatever lies in its folder does not count any more."""
+def begin(folder: Path) -> None:
+    """To be called before a checkpoint is written: make its folder; whatever lies there already does not count any more."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BEGUN).touch()
     (folder / CONFIRMED).unlink(missing_ok=True)
 
 
@@ -82,7 +88,7 @@ def confirm(folder: Path, attempt: Path, *, keep: int | None = None) -> None:
     records.write_atomic(folder / CONFIRMED, "")
     _note(attempt, replace(_noted(attempt), saved_after=step))
     if keep is not None:
-        _prune(folder.parent, keep)
+        _prune(folder.parent, max(keep, 1))
 
 
 def restore(folder: Path, attempt: Path) -> list[dict[str, Any]]:
@@ -98,6 +104,11 @@ def restore(folder: Path, attempt: Path) -> list[dict[str, Any]]:
         _link(place / name, attempt / name)
     _note(attempt, records.Checkpoint(resumed_after=step))
     return list(_rows(place / records.METRICS))
+
+
+def discard(root: Path) -> None:
+    """Remove all checkpoints that were begun here: the run is over, and nobody asked to keep any."""
+    _prune(root, 0)
 
 
 def _noted(attempt: Path) -> records.Checkpoint:
@@ -117,11 +128,13 @@ def _confirmed(root: Path) -> list[Path]:
 
 def _prune(root: Path, keep: int) -> None:
     """Remove all but the newest confirmed checkpoints, half-written ones of dead attempts included."""
-    kept = _confirmed(root)[: max(keep, 1)]
-    for folder in root.glob(FOLDER.format("*")):
-        if step_of(folder) is not None and folder not in kept:
-            withdraw(folder)  # first, so that no half of it is ever taken for a whole
-            shutil.rmtree(folder, ignore_errors=True)
+    doomed = {folder for folder in root.glob(FOLDER.format("*")) if (folder / BEGUN).exists()}
+    for folder in doomed.difference(_confirmed(root)[:keep]):
+        elsewhere = folder.with_name(f"{REMOVED}{folder.name}")  # so that no half of it is ever taken for a whole
+        shutil.rmtree(elsewhere, ignore_errors=True)
+        folder.rename(elsewhere)
+    for folder in root.glob(f"{REMOVED}*"):  # one that an earlier attempt did not come to the end of, too
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _score_files(folder: Path, last: int) -> Iterator[str]:

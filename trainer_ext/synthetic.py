@@ -146,8 +146,7 @@ def resume(config: Mapping[str, Any], folder: Path) -> int:
 def save(config: Mapping[str, Any], folder: Path, step: int) -> None:
     """There is nothing to save but that the step is done."""
     checkpoint = checkpoints.folder_of(Path(config["trainer"]["default_local_dir"]), step)
-    checkpoints.withdraw(checkpoint)
-    checkpoint.mkdir(parents=True, exist_ok=True)
+    checkpoints.begin(checkpoint)
     checkpoints.confirm(checkpoint, folder, keep=config["trainer"]["max_actor_ckpt_to_keep"])
 
 
@@ -169,6 +168,8 @@ def run(config: Mapping[str, Any], folder: Path, pool: str | None) -> int:
             save(config, folder, step)
         if asked:
             return 0
+    if every <= 0:
+        checkpoints.discard(Path(config["trainer"]["default_local_dir"]))
     return 1 if mode == "exit_nonzero_after" else 0
 
 

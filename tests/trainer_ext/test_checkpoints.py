@@ -23,7 +23,7 @@ def do_step(attempt: Path, step: int, score: str = "scores") -> None:
 def save(root: Path, step: int) -> Path:
     """What the trainer writes."""
     folder = checkpoints.folder_of(root, step)
-    checkpoints.withdraw(folder)
+    checkpoints.begin(folder)
     (folder / "actor").mkdir(parents=True, exist_ok=True)
     (folder / "actor" / "model.pt").write_text(f"weights {step}")
     return folder
@@ -144,6 +144,17 @@ def test_older_ones_go_and_so_do_halves(root: Path, attempt: Path, keep: int | N
     checkpoints.confirm(save(root, 5), attempt, keep=keep)
     assert {step for step in (1, 2, 3, 5) if checkpoints.folder_of(root, step).exists()} == left
     assert half.exists() == (keep is None)
+
+
+def test_checkpoints_made_elsewhere_are_neither_taken_up_nor_removed(root: Path, attempt: Path) -> None:
+    foreign = root / "global_step_9"
+    (foreign / "actor").mkdir(parents=True)
+    do_step(attempt, 1)
+    checkpoints.confirm(save(root, 1), attempt, keep=1)
+    assert checkpoints.newest(root) == root / "global_step_1"
+    checkpoints.discard(root)
+    assert checkpoints.newest(root) is None
+    assert [folder.name for folder in root.iterdir()] == [foreign.name]
 
 
 DYING = """

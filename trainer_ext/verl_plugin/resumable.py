@@ -44,6 +44,8 @@ class ResumableTrainer(PPOTrainerSync):
         self._resumed_after = 0
         self._saved: Path | None = None
         """Written, not yet confirmed."""
+        self._keeps_none = config.trainer.save_freq <= 0 and config.trainer.resume_mode == "auto"
+        """A checkpoint is there for resuming alone, because a job was asked to stop."""
         self._prompts: tuple[int, int] = (0, 0)
         """(step, prompts named in it so far)."""
         super().__init__(config)
@@ -74,7 +76,7 @@ class ResumableTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         folder = checkpoints.folder_of(Path(self.config.trainer.default_local_dir).absolute(), self.global_steps)
-        checkpoints.withdraw(folder)
+        checkpoints.begin(folder)
         super()._save_checkpoint()
         self._saved = folder
 
@@ -92,6 +94,8 @@ class ResumableTrainer(PPOTrainerSync):
         if self._saved is not None:
             checkpoints.confirm(self._saved, self._attempt, keep=self._keep)
             self._saved = None
+        elif self._keeps_none and self.global_steps >= self.total_training_steps:
+            checkpoints.discard(Path(self.config.trainer.default_local_dir))
 
     # ---- stopping on request -----------------------------------------------------------------------------------------
 

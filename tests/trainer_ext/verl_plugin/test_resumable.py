@@ -197,6 +197,8 @@ def test_a_job_that_is_asked_to_stop_finishes_its_step_saves_and_ends(
     assert note == records.Checkpoint(saved_after=1)
     Job(configured(save_freq), tmp_path / "2").run()
     assert left(tmp_path / "2") == undisturbed
+    kept = [path.name for path in (tmp_path / "checkpoints").glob("global_step_*")]
+    assert kept == (["global_step_5"] if save_freq > 0 else []), "nobody asked for one to be kept"
 
 
 def test_a_request_in_the_last_step_changes_nothing(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
