@@ -219,7 +219,7 @@ class ConsoleParser:
 
     def _add_exceptions(self, ended: list[Traceback]) -> None:
         for traceback in ended:
-            pattern = self._book.classify_exception(traceback.text)
+            pattern = self._book.classify_exception(traceback.text, traceback.where)
             said = (traceback.line, traceback.text, traceback.where, traceback.prefix)
             if pattern is None:
                 self._signatures.add(PLAIN_EXCEPTION, Role.ROOT, Verdict.CODE_ERROR, *said)

@@ -14,7 +14,7 @@ NEAR = 200
 _RANK = re.compile(r"\[(?:rank|default)(\d{1,5})\]:|\[(?:[^\[\]]{0,40} )?Rank (\d{1,5})\]")
 _CLOCK = r"(\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?"
 _STAMPS = re.compile(
-    rf"\b\d{{4}}-(\d\d)-(\d\d)[T _]{_CLOCK}"  # ISO, Python's logging, Slurm
+    rf"(?<!CANCELLED AT )\b\d{{4}}-(\d\d)-(\d\d)[T _]{_CLOCK}"  # ISO, Python's logging; not Slurm's, whose clock is the host's
     rf"|\b(?:INFO|WARNING|ERROR) (\d\d)-(\d\d) {_CLOCK}"  # vLLM
     rf"|\b[IWEF](\d{{1,2}})(\d\d) {_CLOCK}"  # glog, whose months have one digit or two
 )

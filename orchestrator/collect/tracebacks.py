@@ -16,6 +16,7 @@ MAX_LINES = 3000
 MAX_OPEN = 64
 
 _FRAME = re.compile(r'^\s+File "([^"]+)", line (\d+), in (.+)')
+_SHIFTED_FRAME = re.compile(r'^(.*?)  File "[^"]+", line \d+, in ')
 # Python prints the module of every exception that is not built in; `Epoch: 3` and `INFO: ...` are not exceptions
 _BUILT_IN = r"[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration|Group)"
 _EXCEPTION = re.compile(rf"^(?:(?:[A-Za-z_]\w*\.)+[A-Z]\w*|{_BUILT_IN})(?:\([\w.]+\))?(?::(?=\s|$)|$)")
@@ -70,6 +71,7 @@ class TracebackFollower:
     def feed(self, line: int, text: str) -> list[Traceback]:
         """Any other line. Returns the tracebacks that it ends."""
         ended = []
+        self._begins_below(text)
         for key, traceback in list(self._open.items()):
             if _shape(text[: len(traceback.prefix)]) == key:
                 _advance(traceback, line, text[len(traceback.prefix) :])
@@ -77,6 +79,21 @@ class TracebackFollower:
                 del self._open[key]
                 ended.append(traceback.found)
         return ended
+
+    def _begins_below(self, text: str) -> None:
+        """A first frame with less in front of it than its header belongs to that header all the same.
+
+        torch hands on the traceback of a worker as `Original Traceback ...`, others log one behind a word of their own.
+        """
+        found = _SHIFTED_FRAME.match(text)
+        if found is None or (lead := _shape(found[1])) in self._open:
+            return
+        for key, traceback in reversed(list(self._open.items())):
+            if traceback.found.where is None and (traceback.prefix.startswith(found[1]) or key.startswith(lead)):
+                del self._open[key]
+                traceback.prefix = found[1]
+                self._open[lead] = traceback
+                return
 
     def quotes(self, text: str) -> bool:
         """Whether a line is source code that an open traceback shows; what it says did not happen there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,9 @@ from orchestrator.model import Verdict
 
 MIB = 1024**2
 GIB = 1024**3
+
+LATE_S = 120.0
+"""A line may reach the console so much later than it was printed."""
 
 PLAIN_EXCEPTION = "python_exception"
 """Code of the signature of a Python traceback that no pattern names."""
@@ -58,16 +62,24 @@ def in_time(signatures: Iterable[Signature]) -> tuple[Signature, ...]:
     """Earliest first.
 
     Lines of one log come in their order, which is the order in which they reached the console. One that carries a stamp
-    goes by it: Ray prints a worker's line seconds after the driver's. Several logs are put in order by what stamps they
-    have; a log without any stands before them.
+    goes by it: Ray prints a worker's line seconds after the driver's. A stamp that is further back is of another clock and
+    does not count. Several logs are put in order by what stamps they have; a log without any stands before them.
     """
-    latest: dict[str, str] = {}
+    latest: dict[str, float] = {}
     keyed = []
     for signature in signatures:
-        now = signature.time or latest.get(signature.file, "")
-        latest[signature.file] = max(now, latest.get(signature.file, ""))
+        before = latest.get(signature.file, 0.0)
+        now = _seconds(signature.time) if signature.time else before
+        now = before if before - now > LATE_S else now
+        latest[signature.file] = max(now, before)
         keyed.append((now, signature))
     return tuple(signature for _, signature in sorted(keyed, key=lambda pair: pair[0]))
+
+
+def _seconds(stamp: str) -> float:
+    """Seconds of a year of 31-day months: good for comparing, and for nothing else."""
+    month, day, hours, minutes, seconds = re.split("[- :]", stamp)
+    return (((int(month) * 31 + int(day)) * 24 + int(hours)) * 60 + int(minutes)) * 60 + float(seconds)
 
 
 @dataclass(frozen=True)

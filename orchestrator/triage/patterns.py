@@ -36,6 +36,14 @@ class Pattern:
     """Lines that must get this code."""
     reject: tuple[str, ...]
     """Lines that must get no code at all."""
+    where: re.Pattern[str] | None = None
+    """Searched in the innermost frame of a traceback; a line that ends none does not fit then."""
+
+    def fits(self, fact: str, where: str | None) -> bool:
+        """Whether a line without its advice is this failure, given the frame that raised it."""
+        if self.where is not None and not (where and self.where.search(where)):
+            return False
+        return self.regex.search(fact) is not None
 
 
 @dataclass(frozen=True)
@@ -56,18 +64,22 @@ class PatternBook:
         """The pattern that fits a line without colour codes, or None; the end of a traceback: `classify_exception`."""
         if not any(word in line for word in self.prefilter):
             return None
-        return self._first_fit(line)
+        return self._first_fit(line, None)
 
-    def classify_exception(self, text: str) -> Pattern | None:
-        """The same for the last line of a traceback, which is one even where no word of `prefilter` is in it."""
-        return self._first_fit(text)
+    def classify_exception(self, text: str, where: str | None = None) -> Pattern | None:
+        """The same for the last line of a traceback, which is one even where no word of `prefilter` is in it.
 
-    def _first_fit(self, line: str) -> Pattern | None:
+        Args:
+            where: the innermost frame, `trainer.py:120 in fit`.
+        """
+        return self._first_fit(text, where)
+
+    def _first_fit(self, line: str, where: str | None) -> Pattern | None:
         candidates = [pattern for pattern in self.patterns if any(text in line for text in pattern.literals)]
         if not candidates:
             return None
         fact = self.without_advice(line)
-        return next((pattern for pattern in candidates if pattern.regex.search(fact)), None)
+        return next((pattern for pattern in candidates if pattern.fits(fact, where)), None)
 
     def with_first(self, own: tuple[Pattern, ...]) -> PatternBook:
         """This book with somebody's own patterns before all others."""
@@ -114,7 +126,7 @@ def load(text: str) -> PatternBook:
 
 
 def _pattern(entry: Mapping[str, Any]) -> Pattern:
-    if not isinstance(entry, dict) or set(entry) != _KEYS:
+    if not isinstance(entry, dict) or set(entry) - {"where"} != _KEYS:
         raise ValueError(f"a pattern needs exactly the keys {', '.join(sorted(_KEYS))}: {entry!r}")
     code = entry["code"]
     if not entry["match"] or not entry["reject"]:
@@ -133,6 +145,7 @@ def _pattern(entry: Mapping[str, Any]) -> Pattern:
         regex=_compile(code, entry["regex"]),
         match=tuple(entry["match"]),
         reject=tuple(entry["reject"]),
+        where=_compile(code, entry["where"]) if "where" in entry else None,
     )
 
 

@@ -31,6 +31,9 @@ class Case:
     anomalies: tuple[str, ...] = ()
     end: Mapping[str, Any] = field(default_factory=dict)
     card_mib: int | None = None
+    batch: int = 1
+    known: str | None = None
+    """What the code is known to say instead, and why that is left so."""
 
     @property
     def path(self) -> Path:
@@ -40,8 +43,10 @@ class Case:
     def evidence(self) -> Evidence:
         """What `collect` finds; a log alone is joined by what the node knew of its end."""
         evidence = collect_folder(self.path, card_mib=self.card_mib)
-        if self.path.is_dir():
-            return evidence
+        return evidence if self.path.is_dir() else self.with_end(evidence)
+
+    def with_end(self, evidence: Evidence) -> Evidence:
+        """The evidence of a log joined by what the node knew of the end."""
         return replace(evidence, **{"outcome_seen": True, **DEFAULT_END, **self.end})
 
 
@@ -78,8 +83,15 @@ def cases() -> tuple[Case, ...]:
     )
 
 
-def judged(case: Case) -> Judged:
+@functools.cache
+def _judged(name: str) -> Judged:
+    case = next(case for case in cases() if case.name == name)
     evidence = case.evidence()
     judgement = judge(evidence)
     found = tuple(anomaly.code for anomaly in find_anomalies(evidence, judgement.verdict))
     return Judged(case, judgement, judgement.cause.code if judgement.cause else None, found)
+
+
+def judged(case: Case) -> Judged:
+    """What the code says, asked once."""
+    return _judged(case.name)

@@ -136,17 +136,19 @@ PYTHON = {
         "import ctypes\nctypes.string_at(0)", command=("bash", "-c", "{python} job.py; echo done")
     ),
     "ran-abort-bad-alloc": _started(
-        "import os, sys\nprint(\"terminate called after throwing an instance of 'std::bad_alloc'\\n  what():  std::bad_alloc\", "
-        "file=sys.stderr, flush=True)\nos.abort()",
+        "import os, sys\nsys.stderr.write(\"terminate called after throwing an instance of 'std::bad_alloc'\\n\")\n"
+        "sys.stderr.write('  what():  std::bad_alloc\\n')\nos.abort()",
     ),
     "ran-killed-in-bash": _started(
         "import os\nos.kill(os.getpid(), 9)", command=("bash", "-c", "{python} job.py; echo done")
     ),
     "ran-exception-ignored-then-key-error": _started(
-        "class Server:\n    def __del__(self):\n        raise RuntimeError('already closed')\nServer()\nraise KeyError('temperature')"
+        "class Server:\n    def __del__(self):\n        raise RuntimeError('already closed')\n"
+        "Server()\nraise KeyError('temperature')"
     ),
     "ran-optional-import-then-oom": _started(
-        "import logging, torch\ntry:\n    import flash_attn\nexcept ImportError:\n    logging.exception('falling back to sdpa')\n"
+        "import logging, torch\ntry:\n    import flash_attn\nexcept ImportError:\n"
+        "    logging.exception('falling back to sdpa')\n"
         "torch.empty(1 << 52, dtype=torch.uint8)"
     ),
     "ran-keyboard-interrupt": _started("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)"),
@@ -224,7 +226,8 @@ CONFIG = {
         "from omegaconf import OmegaConf\nconfig = OmegaConf.create({'model': {'path': '???'}})\nprint(config.model.path)"
     ),
     "ran-omegaconf-struct": _started(
-        "from omegaconf import OmegaConf\nconfig = OmegaConf.create({'a': 1})\nOmegaConf.set_struct(config, True)\nprint(config.b)"
+        "from omegaconf import OmegaConf\nconfig = OmegaConf.create({'a': 1})\n"
+        "OmegaConf.set_struct(config, True)\nprint(config.b)"
     ),
     "ran-omegaconf-interpolation": _started(
         "from omegaconf import OmegaConf\nconfig = OmegaConf.create({'a': '${nope.b}'})\nprint(config.a)"
@@ -251,6 +254,65 @@ CONFIG = {
         "import datasets\ndatasets.load_dataset('parquet', data_files='/data/gsm8k/train.parquet')"
     ),
 }
+
+FINISHED = 'print("step:2 - actor/grad_norm:0.061 - timing_s/step:10.1", flush=True)\n'
+
+SECOND = {
+    "ran-recursion": _started("def f(x): return f(x)\nf(1)"),
+    "ran-checkpoint-not-a-zip": _started("import torch\nopen('a.pt', 'wb').write(b'no')\ntorch.load('a.pt')"),
+    "ran-connection-refused": _started("import urllib.request\nurllib.request.urlopen('http://127.0.0.1:9/api')"),
+    "ran-command-failed": _started("import subprocess\nsubprocess.run(['sh', '-c', 'exit 3'], check=True)"),
+    "ran-command-killed": _started("import subprocess\nsubprocess.run(['sh', '-c', 'kill -9 $$'], check=True)"),
+    "ran-reward-not-json": _started("import json\njson.loads('<think> 4')"),
+    "ran-async-exception-never-retrieved": _started(
+        "import asyncio\nasync def fail(): raise ValueError('tool call failed')\n"
+        "async def main():\n    asyncio.ensure_future(fail())\n    await asyncio.sleep(0.1)\nasyncio.run(main())\n"
+        + FINISHED
+    ),
+    "ran-logging-error": _started("import logging\nlogging.basicConfig()\nlogging.warning('%d', 'x')\n" + FINISHED),
+    "ran-thread-exception": _started(
+        "import threading\ndef upload(): raise ConnectionError('no tracking server')\n"
+        "thread = threading.Thread(target=upload)\nthread.start(); thread.join()\n" + FINISHED
+    ),
+    "ran-retried-after-traceback": _started(
+        "import traceback\nfor attempt in range(2):\n    try:\n        if attempt == 0: raise TimeoutError('sandbox')\n"
+        "    except TimeoutError: traceback.print_exc()\n" + FINISHED
+    ),
+    "ran-ray-task-retried": _started(
+        _RAY
+        + "import pathlib\n@ray.remote(max_retries=1)\ndef rollout():\n    mark = pathlib.Path('/tmp/provoked-once')\n"
+        "    if not mark.exists():\n        mark.touch(); os.kill(os.getpid(), 9)\n    mark.unlink(); return 1\n"
+        "ray.get(rollout.remote())\n" + FINISHED
+    ),
+    "ran-ray-error-in-an-actor-nobody-asks": _started(
+        _RAY + "import time\n@ray.remote\nclass Logger:\n    def log(self): raise ValueError('no such run')\n"
+        "logger = Logger.remote(); logger.log.remote(); time.sleep(1)\n" + FINISHED
+    ),
+    "ran-ray-actor-python-memory": _started(
+        _ACTOR.format(
+            body="import resource; resource.setrlimit(resource.RLIMIT_DATA, (1 << 28,) * 2); return bytearray(1 << 30)"
+        )
+    ),
+    "ran-ray-not-enough-resources": _started(
+        _RAY + "@ray.remote(num_gpus=8)\ndef train(): return 1\nray.get(train.remote(), timeout=8)"
+    ),
+    "ran-torchrun-segfault": _started(
+        _GLOO + "dist.barrier()\nimport ctypes\nif rank == 1: ctypes.string_at(0)\ndist.barrier()", command=_TORCHRUN
+    ),
+    "ran-torchrun-allocation": _started(
+        _GLOO + "dist.barrier()\nif rank == 1: torch.empty(1 << 52, dtype=torch.uint8)\ndist.barrier()",
+        command=_TORCHRUN,
+    ),
+    "ran-spawn-child-killed": _started(
+        "import os, torch.multiprocessing as mp\ndef work(rank):\n    if rank: os.kill(os.getpid(), 9)\n"
+        "if __name__ == '__main__': mp.spawn(work, nprocs=2)"
+    ),
+    "ran-pickle": _started(
+        "import multiprocessing\nmultiprocessing.get_context('spawn').Process(target=lambda: 1).start()"
+    ),
+    "ran-verl-config-assertion": Job(command=(*_VERL, "data.train_files=/data/none.parquet", "trainer.device=cpu")),
+}
+"""Thought of after the first had been judged."""
 
 GPU = {
     "ran-cuda-oom": _started(
@@ -301,4 +363,4 @@ WRAPPED: Mapping[str, Job] = {
 }
 """Run by the job wrapper: the whole attempt folder is kept."""
 
-JOBS: Mapping[str, Job] = {**MEMORY, **DISK, **PYTHON, **RAY, **DISTRIBUTED, **CONFIG}
+JOBS: Mapping[str, Job] = {**MEMORY, **DISK, **PYTHON, **RAY, **DISTRIBUTED, **CONFIG, **SECOND}

@@ -1,4 +1,4 @@
-"""Makes the real logs of the corpus: `python -m tests.triage.provoke NAME...` runs failures and keeps the end of what they print.
+"""Makes the real logs of the corpus: `python -m tests.triage.provoke NAME...` runs failures and keeps what they print last.
 
 Each failure is a small job that dies of the real thing: the real allocator, the real Ray, the real kernel. The
 log is what came out, but for this machine's paths, names and addresses, and cut to its last lines. Some need root (a small
@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.triage.jobs import GPU, JOBS, WRAPPED, Job

@@ -32,6 +32,9 @@ FRAGMENTS = st.sampled_from(
         RAY.encode(),
         OOM.encode(),
         b"Exception ignored in: <function f at 0x7f>",
+        b"Original " + TRACEBACK[0].encode(),
+        b"[prompt] why?",
+        b"[ground_truth] 4",
         b"Training Progress:  50%|#####     | 1/2 [00:10<00:10]",
         b"'total_training_steps': 7,",
         b"slurmstepd: error: *** JOB 46 ON n1 CANCELLED AT 2026-11-21T09:33:02 DUE TO TIME LIMIT ***",
@@ -57,7 +60,7 @@ def codes(facts: ConsoleFacts) -> list[tuple[int, str]]:
 
 
 @given(LOGS, st.lists(st.integers(1, 60), max_size=20))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_where_the_blocks_end_changes_nothing(log: bytes, sizes: list[int]) -> None:
     whole, pieces = ConsoleParser(), ConsoleParser()
     whole.feed(log)
@@ -183,6 +186,34 @@ def test_an_exception_of_the_main_module_is_named_whatever_it_is_called() -> Non
 def test_what_only_looks_like_an_exception_gives_way_to_one() -> None:
     (found,) = parse(*TRACEBACK[:5], "Epoch: 3", TRACEBACK[5]).signatures
     assert found.text == TRACEBACK[5]
+
+
+@pytest.mark.parametrize("before", ["Original ", "[2026-11-21 18:18:34 TP0] Scheduler hit an exception: "])
+def test_a_header_in_the_middle_of_a_line_begins_the_frames_below_it(before: str) -> None:
+    for process in ("", RAY, "2026-11-21T10:00:01Z "):
+        lines = [process + line for line in (before + TRACEBACK[0], *TRACEBACK[1:])]
+        (found,) = parse(*lines, "bye").signatures
+        assert (found.text, found.where) == ("ValueError: 3 is not divisible by 2", "actor.py:7 in step")
+
+
+def test_a_remote_exception_that_ended_an_actors_creation_is_the_one_that_counts() -> None:
+    facts = parse(
+        *TRACEBACK[:3],
+        "ray.exceptions.ActorDiedError: The actor died because of an error raised in its creation task, "
+        "\x1b[36mray::Rollout.__init__()\x1b[39m (pid=20684, ip=10.0.0.7)",
+        '  File "/opt/verl/rollout.py", line 8, in __init__',
+        "    raise RuntimeError('engine did not start')",
+        "RuntimeError: engine did not start",
+    )
+    (root,) = [signature for signature in facts.signatures if signature.role is Role.ROOT]
+    assert (root.text, root.where) == ("RuntimeError: engine did not start", "rollout.py:8 in __init__")
+
+
+def test_a_rank_and_a_time_are_read_from_what_stands_before_a_traceback() -> None:
+    (found,) = parse(*(f"[rank3]: {line}" for line in TRACEBACK)).signatures
+    assert (found.rank, found.text) == (3, "ValueError: 3 is not divisible by 2")
+    (found,) = parse(*(f"2026-11-21T10:00:01.120Z {line}" for line in TRACEBACK)).signatures
+    assert found.time == "11-21 10:00:01.120000"
 
 
 def test_a_traceback_that_breaks_off_is_still_a_failure() -> None:

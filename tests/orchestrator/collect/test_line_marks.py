@@ -29,10 +29,7 @@ def test_a_rank_is_read_from_the_prefix_alone(line: str, rank: int | None) -> No
     [
         ("2026-11-21T10:04:11.120Z torch.OutOfMemoryError: CUDA", "11-21 10:04:11.120000"),
         ("(raylet) [2026-11-21 09:57:19,206 E 393 393] (raylet) node_manager.cc:3277: ...", "11-21 09:57:19.206000"),
-        (
-            "slurmstepd: error: *** JOB 46 ON n1 CANCELLED AT 2026-11-21T09:33:02 DUE TO TIME LIMIT",
-            "11-21 09:33:02.000000",
-        ),
+        ("slurmstepd: error: *** JOB 46 ON n1 CANCELLED AT 2026-11-21T09:33:02 DUE TO TIME LIMIT", None),
         ("ERROR 11-18 18:07:28 engine.py:366] ValueError: no", "11-18 18:07:28.000000"),
         ("[rank0]:[E321 02:07:08.408271257 ProcessGroupNCCL.cpp:607] [Rank 0]", "03-21 02:07:08.408271"),
         ("E1126 10:58:27.510000 15315 torch/distributed/elastic/api.py:1002] failed", "11-26 10:58:27.510000"),

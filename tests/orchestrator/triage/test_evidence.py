@@ -31,6 +31,11 @@ def test_a_line_without_a_stamp_is_as_late_as_what_stands_before_it() -> None:
     ]
 
 
+def test_a_stamp_of_another_clock_does_not_count() -> None:
+    ours, hosts = sign("ours", 10, "11-21 10:04:00.000000"), sign("hosts", 20, "11-21 02:04:01.000000")
+    assert order(ours, hosts) == ["ours", "hosts"]
+
+
 def test_several_logs_are_put_in_order_by_their_stamps() -> None:
     first = sign("rank 0", 5, "11-21 10:05:00.000000", "rank0.log")
     second = sign("rank 3", 90, "11-21 10:03:00.000000", "rank3.log")

@@ -10,7 +10,7 @@ from orchestrator.triage import patterns
 from orchestrator.triage.evidence import Role
 
 BOOK = patterns.builtin()
-MATCHES = [(pattern.code, line) for pattern in BOOK.patterns for line in pattern.match]
+MATCHES = [(pattern.code, line) for pattern in BOOK.patterns for line in pattern.match if not pattern.where]
 REJECTS = [line for pattern in BOOK.patterns for line in pattern.reject]
 
 
@@ -54,6 +54,12 @@ def test_a_fact_before_advice_in_one_line_stays_evidence() -> None:
     found = BOOK.classify(line)
     assert found is not None
     assert found.verdict is Verdict.GPU_OOM
+
+
+def test_a_pattern_may_ask_for_the_frame_that_raised() -> None:
+    line = "RuntimeError: CUDA error: out of memory"
+    found = [BOOK.classify_exception(line, where) for where in ("pin_memory.py:57 in pin_memory", "a.py:3 in f", None)]
+    assert [pattern and pattern.code for pattern in found] == ["pinned_memory", "cuda_oom", "cuda_oom"]
 
 
 def test_every_root_has_a_verdict_and_codes_are_unique() -> None:
