@@ -129,6 +129,7 @@ def point_snapshot(
         card_bytes=facts.card_bytes,
         gpu_peak_bytes=facts.gpu_peak_bytes,
         host_peak_bytes=facts.host_peak_bytes,
+        host_limit_bytes=facts.host_limit_bytes,
         started_at=history[0].started_at if history else None,
         ended_at=last.ended_at if last else None,
         evidence=last.facts if last else (),

@@ -18,6 +18,8 @@ UPDATE_ACTOR: Names = ("timing_s/update_actor",)
 # the first is of all ranks, by our trainer (or by older verl); verl 0.9 puts one worker's own below `actor/`
 TORCH_PEAK_GIB: Names = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb")
 PHYSICAL_PEAK_GIB: Names = ("perf/physical_memory_peak_gb",)
+# of the whole node, whoever uses it
+NODE_USED_GIB: Names = ("actor/perf/cpu_memory_used_gb", "perf/cpu_memory_used_gb")
 HOST_PEAK_GIB: Names = ("perf/host_memory_peak_gb",)
 
 PHASES: tuple[tuple[str, Names], ...] = (

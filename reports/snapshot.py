@@ -124,6 +124,8 @@ class PointSnapshot:
     gpu_peak_bytes: int | None = None
     """NVML's peak over all cards."""
     host_peak_bytes: int | None = None
+    host_limit_bytes: int | None = None
+    """What the job's control group allows."""
     started_at: float | None = None
     ended_at: float | None = None
     evidence: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal as signals
 from collections.abc import Sequence
 
@@ -10,6 +11,10 @@ from orchestrator.triage.evidence import Evidence, Signature
 
 SHORT = 200
 """Characters of a log line in a sentence."""
+
+_ADVICE = re.compile(
+    r"(?<=\S) (?:If reserved (?:but unallocated )?memory|See documentation for|Some common causes|There are some potential)"
+)
 
 
 def end(evidence: Evidence) -> str:
@@ -62,7 +67,9 @@ def place(signature: Signature) -> str:
 
 
 def shortened(text: str, most: int = SHORT) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    """A log line for a sentence, without the advice that libraries put behind what happened."""
+    fact = _ADVICE.split(text, maxsplit=1)[0]
+    return fact if len(fact) <= most else fact[: most - 1].rstrip() + "…"
 
 
 def count(number: int, what: str, many: str | None = None) -> str:

@@ -3,6 +3,9 @@
 torch's counters can exceed the card: they go on counting an engine's memory pool whose pages were unmapped behind
 torch's back. Where a run is flagged for that, the cell shows what was sampled on the device, and a footnote says what
 torch had claimed. Where nothing was sampled, torch's figure is all there is: it stays in the cell, marked.
+
+verl's figure of host memory is the whole node's. Where it is above what the job's control group allows, a footnote says
+so beside the cell, which shows what the job itself was seen to hold.
 """
 
 from __future__ import annotations
@@ -16,25 +19,31 @@ from reports.snapshot import PointSnapshot
 
 UNRELIABLE = "memory_metric_unreliable"
 _MARK = r"\*"
+_HOST_MARK = "†"
 
 
 def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
     return [
         Column("GPU memory (GiB)", [_gpu_cell(point) for point in points], numeric=True),
-        Column("Host memory (GiB)", [gib(host) if (host := host_peak_bytes(point)) else "" for point in points], numeric=True),
+        Column("Host memory (GiB)", [_host_cell(point) for point in points], numeric=True),
     ]
 
 
 def footnote(points: Sequence[PointSnapshot]) -> str:
-    """What torch claimed where it cannot be believed; empty when every figure can."""
-    flagged = [point for point in points if _is_marked(point)]
-    if not flagged:
-        return ""
-    claims = "; ".join(_claim(point) for point in flagged)
-    return (
-        f"{_MARK} torch's `max_memory_allocated` is no measurement of memory in these runs: {claims}. "
-        "Cells show the device's own peak where one was sampled, else torch's figure."
-    )
+    """What was claimed where it cannot be believed; empty when every figure can."""
+    gpu, host = [p for p in points if _is_marked(p)], [p for p in points if _is_host_marked(p)]
+    notes = []
+    if gpu:
+        notes.append(
+            f"{_MARK} torch's `max_memory_allocated` is no measurement of memory in these runs: "
+            f"{'; '.join(map(_claim, gpu))}. Cells show the device's own peak where one was sampled, else torch's figure."
+        )
+    if host:
+        notes.append(
+            f"{_HOST_MARK} Host memory above what the control group allows is not this job's alone: "
+            f"{'; '.join(map(_host_claim, host))}. Cells show what the job itself was seen to hold."
+        )
+    return "\n\n".join(notes)
 
 
 def _gpu_cell(point: PointSnapshot) -> str:
@@ -50,13 +59,38 @@ def _gpu_cell(point: PointSnapshot) -> str:
     return "" if not shown else gib(shown) + (_MARK if _is_marked(point) else "")
 
 
+def _host_cell(point: PointSnapshot) -> str:
+    host = host_peak_bytes(point)
+    return gib(host) + (_HOST_MARK if _is_host_marked(point) else "") if host else ""
+
+
 def _had_gpu(point: PointSnapshot) -> bool:
     pools = any(attempt.pool for attempt in point.attempts)
     return pools or point.card_bytes is not None or point.gpu_peak_bytes is not None
 
 
 def _is_marked(point: PointSnapshot) -> bool:
-    return point.has_anomaly(UNRELIABLE) and metrics.peak(point, metrics.TORCH_PEAK_GIB) is not None
+    """torch's figure is above something that cannot be exceeded, or flagged where nothing to compare it with is left."""
+    torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
+    if not point.has_anomaly(UNRELIABLE) or torch_gib is None:
+        return False
+    most = [size for size in (point.card_bytes, device_peak_bytes(point)) if size]
+    return any(torch_gib * GIB > size for size in most) or (not most and not _is_host_marked(point))
+
+
+def _is_host_marked(point: PointSnapshot) -> bool:
+    limit = point.host_limit_bytes
+    return point.has_anomaly(UNRELIABLE) and limit is not None and (_host_claimed(point) or 0.0) > limit
+
+
+def _host_claimed(point: PointSnapshot) -> float | None:
+    """Bytes: verl's figure of the whole node, or what the job's processes were seen to hold."""
+    return _largest(point.host_peak_bytes, metrics.peak(point, metrics.NODE_USED_GIB))
+
+
+def _host_claim(point: PointSnapshot) -> str:
+    claimed, limit = _host_claimed(point) or 0.0, point.host_limit_bytes or 0
+    return f"{code(point.name)} {gib(claimed)} GiB (its group allows {gib(limit)})"
 
 
 def _claim(point: PointSnapshot) -> str:

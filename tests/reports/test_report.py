@@ -235,3 +235,24 @@ def test_the_steps_of_earlier_attempts_are_no_part_of_the_job_that_resumed(facto
     assert took.ended_at is not None
     row = rows_of(render(resumed), "Timing (step 1)")["infl-excl-perprompt"]
     assert row[-1] == f"{took.ended_at - took.started_at - 20:,.0f}"
+
+
+def test_host_memory_above_the_control_groups_limit_is_marked_and_the_gpus_figure_is_not(
+    factor_sweep: SweepSnapshot,
+) -> None:
+    gib = 1024**3
+    honest = {"actor/perf/max_memory_allocated_gb": 91.0, "actor/perf/cpu_memory_used_gb": 767.0}
+    changed = with_points(
+        factor_sweep,
+        metrics={step: {**values, **honest} for step, values in factor_sweep.points[0].metrics.items()},
+        anomalies=(("memory_metric_unreliable", "verl reports 767.0 GiB of host memory"),),
+        gpu_peak_bytes=100 * gib,
+        host_peak_bytes=436 * gib,
+        host_limit_bytes=512 * gib,
+    )
+    report = render(changed)
+    row = rows_of(report, "Experiment Results")["infl-excl-perprompt"]
+    assert "436.0†" in row
+    assert "100.0" in row, "what NVML saw, without a mark"
+    assert "† Host memory above what the control group allows is not this job's alone" in report
+    assert "`infl-excl-perprompt` 767.0 GiB (its group allows 512.0)" in report
