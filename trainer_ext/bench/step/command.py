@@ -40,7 +40,7 @@ def add_verbs(verbs: Any) -> None:
         what.add_argument("--layers", type=int, help=f"default: {LAYERS}, on a CPU 2")
         what.add_argument("--ranks", type=int, default=1, help="GPUs")
         what.add_argument("--prompts", type=int, help="of one rank; default: 4, on a CPU 1")
-        what.add_argument("--per-prompt", type=int, help="responses a prompt; default: 8, on a CPU 4")
+        what.add_argument("--per-prompt", type=int, help="responses a prompt; default: 6, on a CPU 4")
         what.add_argument("--prompt-tokens", type=int, help="default: 256, on a CPU 96")
         what.add_argument(
             "--response", type=_bounds, metavar="LOW:HIGH", help="tokens; default: 4096:8192, on a CPU 8:16"
@@ -96,7 +96,7 @@ def make_plan(arguments: argparse.Namespace) -> StepPlan:
         steps=arguments.steps,
         ranks=arguments.ranks,
         prompts=given(arguments.prompts, 4, 1),
-        per_prompt=given(arguments.per_prompt, 8, 4),
+        per_prompt=given(arguments.per_prompt, 6, 4),
         prompt_tokens=given(arguments.prompt_tokens, 256, 96),
         response=given(arguments.response, (4096, 8192), (8, 16)),
         budget_s=arguments.budget,

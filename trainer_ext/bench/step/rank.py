@@ -83,6 +83,7 @@ class StepRank:
         seconds, report = self._traced_update(case, request)
         seconds.update({name: value for name, value in self.worker.take_pass_timings().items() if value})
         peaks = asdict(self.worker.take_memory_peaks())
+        del peaks["node"]  # without Ray nothing tells a rank what the other processes of the run are
         own = {
             "seconds": seconds,
             "memory": {name: value / GIB for name, value in peaks.items() if value is not None},

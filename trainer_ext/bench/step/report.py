@@ -46,7 +46,8 @@ class StepRow:
     seconds: Mapping[str, float]
     """By phase, the slowest rank's. `update_actor` and `influence` exclude each other; the others are parts of them."""
     memory_gib: Mapping[str, float]
-    """Peaks of the step, the largest of all ranks: device, allocated, process, node (`trainer_ext.memory.MemoryPeaks`)."""
+    """Peaks of the step, the largest of all ranks: device, allocated, process, and of a whole job node
+    (`trainer_ext.memory.MemoryPeaks`)."""
     tokens: int
     """Response tokens of one rank, the most of all."""
     scored_tokens: int = 0
