@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.arguments import add_json, print_json
-from orchestrator.collect.card import CARDS_MIB
+from orchestrator.collect.card import CARDS_MIB, card_of_pool
 from orchestrator.collect.foreign import collect_folder
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, UsageError
 from orchestrator.model import Verdict
 from orchestrator.triage.anomalies import find_anomalies
-from orchestrator.triage.evidence import Evidence
+from orchestrator.triage.evidence import MIB, Evidence
 from orchestrator.triage.verdict import judge
 
 
@@ -30,12 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.pool and args.pool not in CARDS_MIB:
+    card_mib = card_of_pool(args.pool) if args.pool else None
+    if args.pool and card_mib is None:
         raise UsageError(f"--pool {args.pool}: known cards are {', '.join(CARDS_MIB)}")
     for path in args.paths:
         if not path.is_dir():
             raise UsageError(f"{path} is not a folder")
-    found = [judged(path, CARDS_MIB.get(args.pool or "")) for path in args.paths]
+    found = [judged(path, card_mib) for path in args.paths]
     if args.json:
         print_json(found)
     else:
@@ -56,6 +57,7 @@ def judged(path: Path, card_mib: int | None) -> dict[str, Any]:
         "evidence": list(judgement.evidence),
         "anomalies": [anomaly.code for anomaly in anomalies],
         "messages": [anomaly.message for anomaly in anomalies],
+        "card_mib": evidence.card_bytes // MIB if evidence.card_bytes else None,
         "steps": list(evidence.steps),
         "metrics": {
             step: {name: _finite(value) for name, value in values.items()} for step, values in evidence.metrics.items()
@@ -87,7 +89,8 @@ def _finite(value: float | None) -> float | None:
 def _print(run_: dict[str, Any]) -> None:
     steps = ", ".join(map(str, run_["steps"])) or "none"
     print(f"{run_['path']}: {run_['verdict']} — {run_['reason']}")
-    print(f"  steps {steps}; {len(run_['npz'])} NPZ files")
+    card = f"; card of {run_['card_mib'] / 1024:.1f} GiB" if run_["card_mib"] else ""
+    print(f"  steps {steps}; {len(run_['npz'])} NPZ files{card}")
     for fact in run_["evidence"]:
         print(f"  {fact}")
     for code, message in zip(run_["anomalies"], run_["messages"], strict=True):
