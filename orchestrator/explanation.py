@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.collect.attempt import collect_attempt
 from orchestrator.errors import UsageError
@@ -39,6 +40,8 @@ class Explanation:
     judgement: Judgement | None
     """What this program says of the evidence now; it may differ from what was said then."""
     advice: str
+    folder: Path | None = None
+    """Of the attempt that is explained."""
 
     @property
     def outdated(self) -> bool:
@@ -68,6 +71,7 @@ def explain_point(store: Store, paths: RootPaths, point: PointRow, number: int |
         facts=explain(evidence) if evidence else (),
         judgement=judge(evidence) if evidence else None,
         advice=_advice(point, history),
+        folder=paths.attempt(point.sweep, point.id, shown.n).dir if shown else None,
     )
 
 
@@ -101,7 +105,7 @@ _NEXT: Mapping[Verdict, str] = {
     Verdict.TIME_LIMIT: "raise resources.time, or save checkpoints so that a retry goes on",
     Verdict.CONFIG_ERROR: "mend the sweep file or what it names, then sweep again",
     Verdict.CODE_ERROR: "mend the code, then `rerun`",
-    Verdict.HANG: "look at the stacks that were collected before the stop; then `rerun`",
+    Verdict.HANG: "look at stacks.txt in its folder, taken before the stop; then `rerun`",
     Verdict.MISSING_OUTPUT: "see why the job ended without its files; then `rerun`",
     Verdict.NODE_FAILURE: "`rerun`; if it happens again on the same node, tell whoever runs the cluster",
     Verdict.UNKNOWN: "read `logs`; a line that tells the cause can become a pattern (docs/triage.md), then `reclassify`",

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from orchestrator.cli.arguments import add_json, add_root, find_point, open_existing, print_json
+from orchestrator.cli.driving import near
 from orchestrator.explanation import Explanation, Tried, explain_point
 from orchestrator.triage.explain import Fact
 
@@ -53,7 +54,8 @@ def page(found: Explanation) -> list[Fact]:
             *_decision(tried),
         )
         facts.append(Fact(_attempt(tried), _verdict(tried), below))
-    return [*facts, Fact("next", found.advice)]
+    folder = [Fact("folder", near(found.folder))] if found.folder else []
+    return [*facts, *folder, Fact("next", found.advice)]
 
 
 def plain(found: Explanation) -> list[str]:
@@ -136,6 +138,7 @@ def as_json(found: Explanation) -> dict[str, Any]:
             for tried in found.tried
         ],
         "explained": found.shown.n if found.shown else None,
+        "folder": str(found.folder) if found.folder else None,
         "cause": None
         if cause is None
         else {key: getattr(cause, key) for key in ("code", "role", "file", "line", "rank", "time", "text", "where")},

@@ -46,6 +46,7 @@ def test_a_pipe_gets_one_plain_page(root: Path, capsys: pytest.CaptureFixture[st
     assert any(
         line.startswith("    then: ready: the GPU's memory did not suffice: moved from h100 to h200") for line in page
     )
+    assert page[-2].startswith(f"  folder: {root}/sweeps/s/")
     assert page[-1] == "  next: nothing"
     assert len(page) <= 40
     assert "\x1b" not in "".join(page)
@@ -64,7 +65,20 @@ def test_as_json_it_has_the_documented_form(root: Path, capsys: pytest.CaptureFi
     assert main(["why", "point-0", "--attempt", "1", "--json", "--root", str(root)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {
-        *("point", "name", "sweep", "state", "reason", "attempts", "explained", "cause", "evidence", "today", "next")
+        *(
+            "point",
+            "name",
+            "sweep",
+            "state",
+            "reason",
+            "attempts",
+            "explained",
+            "folder",
+            "cause",
+            "evidence",
+            "today",
+            "next",
+        )
     }
     assert [(one["pool"], one["verdict"]) for one in found["attempts"]] == [("h100", "gpu_oom"), ("h200", "completed")]
     assert found["attempts"][0].keys() == {"n", "pool", "node", "verdict", "reason", "anomalies", "decision"}
