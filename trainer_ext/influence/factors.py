@@ -1,16 +1,49 @@
 """What goes into a score: per-token factors of one linear module, and what is known of each response.
 
 Both check themselves when built, so that the mathematics behind them need not: a wrong shape or a NaN gradient is an
-error here, with the field's name, and never a silently wrong score. Checking for NaN waits for the device once per
-tensor.
+error here, with the field's name, and never a silently wrong score. Checking for NaN waits for the device; whoever reads
+many modules may count what is not finite without waiting, and look at all counts in the end (`NotFinite`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+
+
+SIDES = ("inputs", "output_grads")
+
+
+@dataclass(frozen=True, eq=False)
+class NotFinite:
+    """How many values of a tensor are not finite, counted on its device."""
+
+    name: str
+    total: int
+    found: Tensor
+    """int64 [2]: how many, and the first row with one."""
+
+    @classmethod
+    def of(cls, name: str, value: Tensor) -> Self:
+        """Count, without waiting for the device."""
+        wrong = ~torch.isfinite(value)
+        if not value.numel():
+            return cls(name, 0, torch.zeros(2, dtype=torch.int64, device=value.device))
+        rows = wrong.reshape(len(value), -1).any(dim=1)
+        return cls(name, value.numel(), torch.stack([wrong.sum(), rows.int().argmax()]))
+
+    def refuse(self) -> None:
+        """Look at the count.
+
+        Raises:
+            ValueError: there are some.
+        """
+        count, row = self.found.tolist()
+        if count:
+            raise ValueError(f"{self.name}: {count} of {self.total} values are not finite, the first in row {row}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +63,14 @@ class ModuleFactors:
     exponent: Tensor | None = None
     """e, int8 [T]: power of two that the two halves of a token were divided by together when they were rounded
     (`storage.py`); None: zero for all."""
+    counted: InitVar[bool] = False
+    """Whether the caller looks after values that are not finite; here nothing then waits for the device."""
 
-    def __post_init__(self) -> None:
-        for name in ("inputs", "output_grads"):
+    def __post_init__(self, counted: bool) -> None:
+        for name in SIDES:
             _require_floating(f"ModuleFactors.{name}", getattr(self, name), dimensions=2)
+            if not counted:
+                NotFinite.of(f"ModuleFactors.{name}", getattr(self, name)).refuse()
         _require("ModuleFactors.response", self.response, torch.int64)
         lengths = {name: len(getattr(self, name)) for name in ("inputs", "output_grads", "response")}
         if self.exponent is not None:
@@ -81,6 +118,7 @@ class Responses:
         _require("Responses.group", self.group, torch.int64)
         _require("Responses.accepted", self.accepted, torch.bool)
         _require_floating("Responses.advantage", self.advantage, dimensions=1)
+        NotFinite.of("Responses.advantage", self.advantage).refuse()
         lengths = {name: len(getattr(self, name)) for name in ("group", "accepted", "advantage")}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"Responses: one row per response in each field, got {lengths}")
@@ -116,10 +154,4 @@ def _require_floating(name: str, value: Tensor, *, dimensions: int) -> None:
         raise ValueError(
             f"{name}: expected floating point with {dimensions} dimension(s), "
             f"got {value.dtype} of shape {tuple(value.shape)}"
-        )
-    finite = torch.isfinite(value)
-    if not finite.all():
-        bad = (~finite).nonzero()
-        raise ValueError(
-            f"{name}: {len(bad)} of {value.numel()} values are not finite, the first in row {int(bad[0, 0])}"
         )

@@ -34,6 +34,7 @@ from trainer_ext.influence.factors import ModuleFactors, Responses, require_know
 from trainer_ext.influence.layout import Layout, layout_of
 from trainer_ext.influence.modules import Module, ModuleScorer
 from trainer_ext.influence.precision import Precision, resolve, score_dtype
+from trainer_ext.influence.storage import StoredFactors
 from trainer_ext.influence.timing import Phase, PhaseTimer
 from trainer_ext.influence.workspace import workspace_bytes
 
@@ -143,8 +144,13 @@ def score_batch(
         raise ValueError("modules: nothing to score, no module was captured")
     source = iter(modules.items())
     name, factors = next(source)
-    batch = _Batch(name, factors, responses, config, device)
-    result = batch.score(chain([(name, factors)], source))
+    try:
+        batch = _Batch(name, factors, responses, config, device)
+        result = batch.score(chain([(name, factors)], source))
+    except ValueError:
+        if isinstance(modules, StoredFactors):
+            modules.require_finite()  # where a value is not, that is the cause, whatever it led to
+        raise
     log_choices(result)
     return result
 

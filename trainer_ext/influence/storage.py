@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainer_ext.influence.factors import ModuleFactors
+from trainer_ext.influence.factors import SIDES, ModuleFactors, NotFinite
 from trainer_ext.influence.precision import resolve
 from trainer_ext.influence.rounding import half_output_grads, half_rows
 
@@ -245,6 +245,7 @@ class StoredFactors:
         self._batches, self._device, self._written = batches, device, written
         self._copies: torch.cuda.Stream | None = None
         self._unread = True
+        self._counts: list[NotFinite] = []
         responses = [on_device(batch.response, device) for batch in batches]
         self.response = torch.cat(responses or [torch.empty(0, dtype=torch.int64, device=device)])
         """int64 [T], on the device that reads; the one that all modules share."""
@@ -270,7 +271,8 @@ class StoredFactors:
 
         Raises:
             RuntimeError: called a second time.
-            ValueError: a value is not finite (see `ModuleFactors`); with the module's name.
+            ValueError: a value is not finite; with the module's name. On a GPU it comes after the last module, since to
+                look earlier is to wait for the device.
         """
         if not self._unread:
             raise RuntimeError("stored factors can be read only once, and items() was called before")
@@ -286,6 +288,7 @@ class StoredFactors:
                 while names and len(joined) < at_a_time:
                     joined.append(self._join(names.popleft()))
                 yield self._factors(joined.popleft())
+            self.require_finite()
         finally:
             for left in joined:
                 left.wait()
@@ -335,10 +338,22 @@ class StoredFactors:
                 rows.record_stream(torch.cuda.current_stream(rows.device))
         return chunk
 
+    def require_finite(self) -> None:
+        """Look at what was read so far.
+
+        Raises:
+            ValueError: a value is not finite; with the module's name.
+        """
+        counts, self._counts = self._counts, []
+        if counts and bool(torch.stack([count.found for count in counts]).any()):
+            for count in counts:
+                count.refuse()
+
     def _factors(self, joined: _Joined) -> tuple[str, ModuleFactors]:
         joined.wait()
         inputs, output_grads, *exponent = joined.rows
-        try:
-            return joined.name, ModuleFactors(inputs, output_grads, self.response, *exponent)
-        except ValueError as error:
-            raise ValueError(f"{joined.name}: {error}") from error
+        for side, rows in zip(SIDES, (inputs, output_grads), strict=True):
+            self._counts.append(NotFinite.of(f"{joined.name}: ModuleFactors.{side}", rows))
+        if self._device.type != "cuda":
+            self.require_finite()
+        return joined.name, ModuleFactors(inputs, output_grads, self.response, *exponent, counted=True)
