@@ -13,7 +13,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-
 SIDES = ("inputs", "output_grads")
 
 
