@@ -19,7 +19,7 @@ def scheduled_trainer() -> type:
     """The class; made here, because this module is imported while verl is only half imported."""
     from omegaconf import DictConfig, OmegaConf
 
-    from trainer_ext.verl_plugin import metrics
+    from trainer_ext.verl_plugin import capture_mode, metrics
     from trainer_ext.verl_plugin.trainer import InfluenceTrainer, split_settings
 
     class ScheduledTrainer(InfluenceTrainer):
@@ -28,6 +28,9 @@ def scheduled_trainer() -> type:
         def __init__(self, config: DictConfig) -> None:
             sections: list[Any] = OmegaConf.to_object(config[SCHEDULE])  # type: ignore[assignment]
             self._sections = [split_settings(section) for section in sections]
+            for influence, settings in self._sections:
+                obstacles = capture_mode.config_obstacles(config, influence)
+                capture_mode.check_setting(settings["capture"], influence, obstacles)
             super().__init__(config)
 
         def on_step_begin(self) -> None:

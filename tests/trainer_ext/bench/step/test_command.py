@@ -36,11 +36,8 @@ def test_a_length_alone_is_both_bounds() -> None:
     assert make_plan(parser().parse_args(["step", "--device", "cpu", "--response", "7"])).response == (7, 7)
 
 
-@pytest.mark.parametrize("words", [["--response", "7:"], ["--response", "a:b"], ["--layers", "x"]])
+@pytest.mark.parametrize("words", [["--response", "a:b"], ["--response", ":7"], ["--layers", "x"], ["--device", "tpu"]])
 def test_an_option_that_makes_no_sense_is_refused_by_the_parser(words: list[str]) -> None:
-    if words[1] == "7:":
-        assert parser().parse_args(["step", *words]).response == (7, 7)
-        return
     with pytest.raises(SystemExit) as stop:
         parser().parse_args(["step", *words])
     assert stop.value.code == 2
