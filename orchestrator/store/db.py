@@ -30,7 +30,7 @@ from orchestrator.model import (
     Prediction,
     Verdict,
 )
-from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, sweep_row
+from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, prediction_text, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 
 BUSY_TIMEOUT_S = 30
@@ -415,9 +415,9 @@ def _written_anew(row: PointRow, point: Point) -> Mapping[str, Any]:
         "replicate": point.replicate,
     }
     if row.state in (PointState.PLANNED, PointState.READY, PointState.SKIPPED, PointState.BLOCKED):
-        anew = {"overrides": list(point.overrides), "config": point.config}
+        anew: dict[str, Any] = {"overrides": list(point.overrides), "config": point.config}
         if point.predicted and not (row.predicted and _says_as_much(row.predicted, point.predicted)):
-            anew["predicted"] = dataclasses.asdict(point.predicted)
+            anew["predicted"] = prediction_text(point.predicted)
         return {**labels, **anew}
     return labels
 
@@ -438,7 +438,7 @@ def _point_values(sweep: str, point: Point) -> Mapping[str, Any]:
         "overrides": list(point.overrides),
         "config": point.config,
         "hash": point.hash,
-        "predicted": dataclasses.asdict(point.predicted) if point.predicted else None,
+        "predicted": prediction_text(point.predicted),
         "state": PointState.PLANNED.value,
         "unlogged": True,
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.engine import RowMapping
@@ -48,10 +51,16 @@ def measured(plain: Mapping[str, Any] | None) -> Measured | None:
     return Measured(**plain) if plain else None
 
 
-def prediction(plain: Mapping[str, Any] | None) -> Prediction | None:
-    """The inverse of `dataclasses.asdict`."""
-    if not plain:
+def prediction_text(predicted: Prediction | None) -> str | None:
+    return json.dumps(dataclasses.asdict(predicted), sort_keys=True) if predicted else None
+
+
+@lru_cache(maxsize=4096)
+def prediction(text: str | None) -> Prediction | None:
+    """The inverse of `prediction_text`."""
+    if not text:
         return None
+    plain = json.loads(text)
     by_pool = {
         name: {pool: _forecast(forecast) for pool, forecast in plain[name].items()} for name in ("formula", "on")
     }

@@ -60,7 +60,7 @@ points = Table(
     Column("reason", Text),
     Column("unlogged", Boolean, nullable=False, default=True),  # the sinks have not seen the newest state
     Column("not_before", Float),
-    Column("predicted", JSON),
+    Column("predicted", Text),  # JSON; kept as text, so that a sweep that is read every second is parsed once
     PrimaryKeyConstraint("sweep", "id"),
     ForeignKeyConstraint(["sweep"], ["sweeps.name"]),
 )
