@@ -85,7 +85,7 @@ class _MicroBatch:
     met: set[str] = field(default_factory=set)
     """Modules whose inputs were projected."""
     weights: Tensor | None = None
-    """[n] or [n, 1], what output gradients are multiplied by; None: nothing."""
+    """[n], what output gradients are multiplied by; None: nothing."""
 
     def positions_in(self, values: Tensor, name: str) -> Tensor:
         """The positions, on the device of values [.., d]; sent once, for all modules.
@@ -183,7 +183,7 @@ class LinearCapture:
         if self._batch is None or weights.shape != self._batch.positions.shape:
             selected = 0 if self._batch is None else len(self._batch.positions)
             raise ValueError(f"weights: {tuple(weights.shape)} for {selected} selected tokens")
-        self._batch.weights = weights[:, None]
+        self._batch.weights = weights
 
     def take(self, device: torch.device | str | None = None) -> StoredFactors:
         """The rows of all passes since the last call, in the order of `select`, and forget them.
@@ -233,7 +233,7 @@ class LinearCapture:
             _refuse(name, grad)
         positions = batch.positions_in(grad, name)
         (rows,) = self._output_grads[name](grad.detach().reshape(-1, grad.shape[-1]), positions)
-        self._store.put(batch.stored, name, inputs, rows if batch.weights is None else rows * batch.weights)
+        self._store.put(batch.stored, name, inputs, rows.weighed(batch.weights))
 
 
 def _refuse(name: str, _grad: Tensor) -> None:

@@ -6,21 +6,23 @@ same matrix and scores of different runs compare. A side that keeps its full wid
 factor 1) is not projected at all: a square random matrix would cost a product and lose exactness for nothing.
 
 A product costs one pass over the wide rows, whatever k is; rows that several projections share are read once for all of
-them (`JointProjection`). On a GPU 16-bit rows are multiplied as they are: +1 and -1 are exact in their type, and the
-tensor cores add up in float32, so that nothing is lost that a float32 product would have kept.
+them (`JointProjection`). Picking rows and the factor 1/sqrt(k) are left to whoever takes the result (`picked_rows.py`). On
+a GPU 16-bit rows are multiplied as they are: +1 and -1 are exact in their type, and the tensor cores add up in float32, so
+that nothing is lost that a float32 product would have kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trainer_ext.influence.config import InfluenceConfig
+from trainer_ext.influence.picked_rows import PickedRows
 from trainer_ext.influence.storage import on_device
 
 Side = Literal["in", "out"]
@@ -71,7 +73,7 @@ class Projection:
 
         Sums run in that type, under autocast too: rounding to bfloat16 would cost more than the whole solve does.
         """
-        return self._alone(rows)[0]
+        return self._alone(rows)[0].values()
 
     @property
     def keeps_width(self) -> bool:
@@ -102,39 +104,42 @@ class JointProjection:
             raise ValueError(f"projections of one product: widths differ, {[part.dim for part in parts]}")
         self._parts = tuple(parts)
         self._drawn = [part for part in parts if not part.keeps_width]
-        self._whole = len(self._drawn) < len(self._parts)
+        self._starts = list(accumulate((part.k for part in self._drawn), initial=0))
         self._kept: dict[_Key, Tensor] = {}
         for key in {key for other in heirs_of for key in other._kept}:
             known = {part: columns for other in heirs_of for part, columns in other._columns(key).items()}
             if all(part in known for part in self._drawn):
                 self._kept[key] = _aligned(torch.cat([known[part] for part in self._drawn], dim=1))
 
-    def __call__(self, rows: Tensor, positions: Tensor | None = None) -> list[Tensor]:
-        """One [n, k] for each part, in its order: float32, or float64 where the rows are.
+    def __call__(self, rows: Tensor, positions: Tensor | None = None) -> list[PickedRows]:
+        """One [n, k] for each part, in its order; its values are float32, or float64 where the rows are.
 
         Args:
             rows: [N, dim], any floating point.
             positions: int64 [n], the rows that are wanted, on their device; None: all. A minority is gathered before
-                the product, a majority after it (`product_first`).
+                the product, a majority is picked out of it (`product_first`).
         """
-        if positions is not None and (self._whole or not product_first(len(positions), len(rows))):
+        if not self._drawn:
+            return [PickedRows(rows, positions)] * len(self._parts)
+        if positions is not None and not product_first(len(positions), len(rows)):
             rows, positions = rows[positions], None
-        sums = iter(self._sums(rows, positions) if self._drawn else ())
-        return [_wide(rows) if part.keeps_width else next(sums) / math.sqrt(part.k) for part in self._parts]
+        sums = iter(self._split(self._sums(rows)))
+        return [
+            PickedRows(rows, positions) if part.keeps_width else PickedRows(next(sums), positions, part.k**-0.5)
+            for part in self._parts
+        ]
 
-    def _sums(self, rows: Tensor, positions: Tensor | None) -> Sequence[Tensor]:
-        """The rows' sums over the signs of each part that has any."""
-        sums = self._product(rows)
-        sums = sums if positions is None else sums[positions]
-        return self._split(sums)
-
-    def _product(self, rows: Tensor) -> Tensor:
+    def _sums(self, rows: Tensor) -> Tensor:
+        """[N, columns]: the rows' sums over all signs."""
         signs = self._signs(rows)
+        if signs.dtype == rows.dtype:  # autocast leaves products with a type of their own alone
+            return torch.mm(rows, signs, out_dtype=torch.float32)
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        signs = signs.to(rows.dtype)
+        if not torch.is_autocast_enabled(rows.device.type):
+            return rows @ signs
         with torch.autocast(rows.device.type, enabled=False):
-            if signs.dtype == rows.dtype:
-                return torch.mm(rows, signs, out_dtype=torch.float32)
-            rows = _wide(rows)
-            return rows @ signs.to(rows.dtype)
+            return rows @ signs
 
     def _signs(self, rows: Tensor) -> Tensor:
         key = rows.device, kept_dtype(rows.dtype, rows.device)
@@ -147,9 +152,9 @@ class JointProjection:
         """The part of the kept matrix that is each part's own."""
         return dict(zip(self._drawn, self._split(self._kept[key]), strict=True)) if key in self._kept else {}
 
-    def _split(self, matrix: Tensor) -> Sequence[Tensor]:
-        widths = [part.k for part in self._drawn]
-        return matrix[:, : sum(widths)].split(widths, dim=1)
+    def _split(self, matrix: Tensor) -> list[Tensor]:
+        """The columns of each drawn part, without those that only align."""
+        return [matrix.narrow(1, start, part.k) for start, part in zip(self._starts, self._drawn, strict=False)]
 
 
 def product_first(wanted: int, rows: int) -> bool:
@@ -164,7 +169,3 @@ def product_first(wanted: int, rows: int) -> bool:
 def _aligned(signs: Tensor) -> Tensor:
     """16-bit matrices get columns of zeros, up to a width that the tensor cores read without detours."""
     return signs if signs.dtype == torch.int8 else torch.nn.functional.pad(signs, (0, -signs.shape[1] % _ALIGNED))
-
-
-def _wide(rows: Tensor) -> Tensor:
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from trainer_ext.influence.picked_rows import PickedRows
 from trainer_ext.influence.projection import JointProjection, Projection
 
 
@@ -24,7 +25,7 @@ class _Met:
     tensor: Tensor
     """Held, so that its memory cannot become another tensor's meanwhile."""
     version: int
-    ready: dict[str, Tensor]
+    ready: dict[str, PickedRows]
 
     def holds(self, other: Tensor) -> bool:
         """Whether this is the same tensor, not written to since."""
@@ -61,7 +62,7 @@ class SharedInputs:
         """The modules that others project for, by the one that does."""
         return {leader: list(names) for leader, names in self._followers.items() if names}
 
-    def __call__(self, name: str, inputs: Tensor, positions: Tensor) -> Tensor:
+    def __call__(self, name: str, inputs: Tensor, positions: Tensor) -> PickedRows:
         """What the module's projection makes of the rows at some positions, [n, k_in] (`JointProjection`).
 
         Args:
@@ -101,7 +102,7 @@ class SharedInputs:
             self._joint[name] = JointProjection([self._projections[name]], before)
         self._followers[leader] = followers
 
-    def _projected(self, names: list[str], inputs: Tensor, positions: Tensor) -> list[Tensor]:
+    def _projected(self, names: list[str], inputs: Tensor, positions: Tensor) -> list[PickedRows]:
         return self._joint[names[0]](inputs.detach().reshape(-1, inputs.shape[-1]), positions)
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from trainer_ext.influence.factors import SIDES, ModuleFactors, NotFinite
+from trainer_ext.influence.picked_rows import PickedRows
 from trainer_ext.influence.precision import resolve
 from trainer_ext.influence.rounding import half_output_grads, half_rows
 
@@ -167,15 +168,18 @@ class FactorStore:
         self._batches.append(StoredBatch(response))
         return self._batches[-1]
 
-    def round_inputs(self, rows: Tensor) -> Rows:
+    def round_inputs(self, rows: Tensor | PickedRows) -> Rows:
         """Inputs [n, k_in] in the form that `put` takes; rounded at once, since they wait for the backward pass."""
-        return half_rows(rows) if resolve(self._precision, rows.device) == "fast" else (rows, None)
+        picked = PickedRows.of(rows)
+        fast = resolve(self._precision, picked.matrix.device) == "fast"
+        return half_rows(picked) if fast else (picked.values(), None)
 
-    def put(self, batch: StoredBatch, name: str, inputs: Rows, output_grads: Tensor) -> None:
+    def put(self, batch: StoredBatch, name: str, inputs: Rows, output_grads: Tensor | PickedRows) -> None:
         """Keep the rows of one module: what `round_inputs` made, and output gradients [n, k_out]. Waits for nothing."""
         rows, exponent = inputs
-        chunk: Chunk = (rows, output_grads)
-        if exponent is not None:
+        if exponent is None:
+            chunk: Chunk = (rows, PickedRows.of(output_grads).values())
+        else:
             chunk = (rows, *half_output_grads(output_grads, exponent))
         if batch.device is None:
             device = batch.device = rows.device

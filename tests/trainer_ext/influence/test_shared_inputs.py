@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.trainer_ext.influence.tiny_decoder import VOCABULARY, TinyDecoder, log_prob_sum
 from trainer_ext.influence import InfluenceConfig, LinearCapture
+from trainer_ext.influence.picked_rows import PickedRows
 from trainer_ext.influence.projection import JointProjection, Projection
 from trainer_ext.influence.shared_inputs import SharedInputs
 
@@ -26,7 +27,7 @@ class Counted(SharedInputs):
         super().__init__(self.own)
         self.products: list[list[str]] = []
 
-    def _projected(self, names: list[str], inputs: Tensor, positions: Tensor) -> list[Tensor]:
+    def _projected(self, names: list[str], inputs: Tensor, positions: Tensor) -> list[PickedRows]:
         self.products.append(names)
         return super()._projected(names, inputs, positions)
 
@@ -36,7 +37,7 @@ class Counted(SharedInputs):
         self.products = []
         for name, tensor in inputs.items():
             rows = self(name, tensor, POSITIONS)
-            torch.testing.assert_close(rows, self.own[name](tensor.flatten(0, -2)[POSITIONS]))
+            torch.testing.assert_close(rows.values(), self.own[name](tensor.flatten(0, -2)[POSITIONS]))
         return self.products
 
 
@@ -85,7 +86,7 @@ def test_a_tensor_that_was_written_to_is_another(taught: Counted) -> None:
     taught.begin_pass()
     taught("q", x, POSITIONS)
     x.add_(1)
-    torch.testing.assert_close(taught("k", x, POSITIONS), taught.own["k"](x[0, POSITIONS]))
+    torch.testing.assert_close(taught("k", x, POSITIONS).values(), taught.own["k"](x[0, POSITIONS]))
     assert taught.products[-2:] == [["q", "k", "v"], ["k"]]
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from trainer_ext.influence.capture import LinearCapture
 from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.factors import ModuleFactors
+from trainer_ext.influence.picked_rows import PickedRows
+from trainer_ext.influence.projection import JointProjection, Projection
 from trainer_ext.influence.storage import (
     FactorStore,
     Placement,
@@ -120,6 +122,34 @@ def test_rounding_on_the_device_is_that_of_the_cpu_and_waits_for_nothing() -> No
     for ours, theirs in ((inputs.cpu(), expected_inputs), (output_grads.cpu(), expected_grads)):
         torch.testing.assert_close(ours[finite], theirs[finite], rtol=0, atol=0, equal_nan=True)
         assert not ours[~rows.isfinite()].isfinite().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("wanted", [slice(100, 190), slice(10, 1000)])
+@pytest.mark.parametrize("weights", [None, torch.float32, torch.bfloat16])
+def test_one_kernel_takes_the_rows_of_a_product_like_plain_operations(
+    dtype: torch.dtype, wanted: slice, weights: torch.dtype | None
+) -> None:
+    parts = [Projection(96, k, seed=0, module=str(k), side="in") for k in (48, 8, 96, 3)]
+    rows = torch.randn(1024, 96, device="cuda").to(dtype)
+    positions = torch.randperm(1024, device="cuda")[wanted]
+    factors = None if weights is None else torch.linspace(-2, 3, len(positions), device="cuda", dtype=weights)
+    joint = JointProjection(parts)
+    joint(rows, positions)  # brings the signs there
+    for picked in (part.weighed(factors) for part in joint(rows, positions)):
+        with _waiting_is_an_error():
+            inputs, input_exponent = half_rows(picked)
+            output_grads, exponent = half_output_grads(picked, input_exponent)
+
+        on_cpu = PickedRows(*(x.cpu() if isinstance(x, Tensor) else x for x in picked))
+        expected_inputs, expected_input_exponent = half_rows(on_cpu)
+        expected_grads, expected = half_output_grads(on_cpu, expected_input_exponent)
+        assert torch.equal(inputs.cpu(), expected_inputs)
+        assert torch.equal(input_exponent.cpu(), expected_input_exponent)
+        assert torch.equal(output_grads.cpu(), expected_grads)
+        assert torch.equal(exponent.cpu(), expected)
+        for found, plain in zip((inputs, input_exponent), half_rows(picked.values()), strict=True):
+            assert torch.equal(found, plain)
 
 
 def _put(store: FactorStore, tokens: int) -> tuple[StoredBatch, Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainer_ext.influence.picked_rows import PickedRows
 from trainer_ext.influence.rounding import half_output_grads, half_rows
 from trainer_ext.influence.rounding_kernels import round_rows
 
@@ -45,11 +46,29 @@ def test_output_gradients_are_the_plain_ones_to_the_bit(k: int) -> None:
         assert torch.equal(kept, exponents)
 
 
-def test_columns_of_a_wider_matrix_are_read_where_they_are() -> None:
-    rows = rows_of(40, 30)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("positions", [None, [51, 0, 3, 3, 44], list(range(0, 52, 2))])
+@pytest.mark.parametrize("weights", [None, torch.float32, torch.bfloat16, torch.float64])
+def test_rows_are_picked_scaled_and_weighed_as_by_plain_operations(
+    dtype: torch.dtype, positions: list[int] | None, weights: torch.dtype | None
+) -> None:
+    matrix = rows_of(40, 30)
+    if dtype == torch.bfloat16:
+        matrix *= matrix.abs() >= 2.0**-126  # smaller ones the interpreter does not widen right
+    columns = matrix.to(dtype)[:, 7:19]
+    wanted = None if positions is None else torch.tensor(positions)
+    count = len(columns) if positions is None else len(positions)
+    factors = None if weights is None else torch.linspace(-2, 3, 2 * count, dtype=weights)[::2]
+    picked = PickedRows(columns, wanted, 48**-0.5, factors)
+    exponent = torch.arange(count, dtype=torch.int8) - 20
 
-    for found, expected in zip(round_rows(rows[:, 7:19]), half_rows(rows[:, 7:19]), strict=True):
-        assert torch.equal(found, expected)
+    inputs = round_rows(columns, positions=wanted, scale=picked.scale, weights=factors)
+    grads = round_rows(columns, exponent, positions=wanted, scale=picked.scale, weights=factors)
+
+    expected = (*half_rows(picked), *half_output_grads(picked, exponent))
+    for ours, theirs in zip((*inputs, *grads), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
