@@ -239,7 +239,9 @@ def test_two_modules_are_on_the_device_at_a_time() -> None:
         del factors
 
     module = 2 * tokens * (64 + 64) * 4
-    assert held == [2 * module] * 7 + [module]
+    counts = 8 * 2 * 512  # of values that are not finite, one for each side of a module, looked at in the end
+    for found, rows in zip(held, [2 * module] * 7 + [module], strict=True):
+        assert rows <= found <= rows + counts
 
 
 def test_reading_may_end_early() -> None:

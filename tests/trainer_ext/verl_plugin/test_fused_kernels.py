@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import Qwen2ForCausalLM
 
 from tests.trainer_ext.verl_plugin.engine_world import Rows, make_batch, make_config, request, traced, worker_of
 from trainer_ext.assets import qwen2_shape
@@ -21,6 +23,14 @@ ROWS = Rows(
 )
 PROFILE = ("use_fused_kernels=true", "use_remove_padding=true")
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "vocab_size": 320}
+
+
+@pytest.fixture(autouse=True)
+def _class_as_it_was() -> Iterator[None]:
+    """verl changes the model's class for all of the process; other tests make models of it."""
+    forward = Qwen2ForCausalLM.forward
+    yield
+    Qwen2ForCausalLM.forward = forward
 
 
 @pytest.fixture(scope="module")
