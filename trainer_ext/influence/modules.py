@@ -197,10 +197,12 @@ class ModuleScorer:
             return
         waiting = launched.waiting
         with self._timer.phase("hessian_solve"):
+            answers = launched.attempt.answers
             with self._second.reading():
-                answers = launched.pool.solve(launched.attempt)
-                again = answers is not launched.attempt.answers
-                residuals = [torch.inf] * len(waiting) if again else launched.residuals.tolist()
+                usable, residuals = bool(launched.attempt.usable.all()), launched.residuals.tolist()
+            if not usable:  # takes memory anew, of which the caller's stream may still be reading some
+                with self._second.beside():
+                    answers, residuals = launched.pool.solve(launched.attempt), [torch.inf] * len(waiting)
             self._second.join()
             for one, (w, factor), residual in zip(waiting, answers, residuals, strict=True):
                 self._settle(one, w, factor, residual)
