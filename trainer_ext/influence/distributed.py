@@ -38,7 +38,7 @@ from trainer_ext.influence.layout import Layout, arranged
 from trainer_ext.influence.precision import Precision, resolve, score_dtype, tolerance
 from trainer_ext.influence.ranks import Ranks
 from trainer_ext.influence.response_source import MOST_RESPONSES
-from trainer_ext.influence.scoring import BatchResult, Modules, RouteRecord, log_choices, score_batch
+from trainer_ext.influence.scoring import BatchResult, Modules, RouteRecord, log_choices, require_finite, score_batch
 from trainer_ext.influence.shared_contrast import SharedContrast
 from trainer_ext.influence.shared_modules import SharedModule, SharedScorer
 from trainer_ext.influence.solve import Route
@@ -79,11 +79,15 @@ def score_batch_over_ranks(
     if ranks.size == 1:
         _require_global(config)
         return score_batch(modules, responses, replace(config, scope="all_selected"), device=device)
-    start = ranks.attempt(None, "", _Start.of, modules, responses, config, ranks.size, device)
-    with _current(start.device if start is not None else torch.device(device or "cpu")):
-        openings = ranks.exchange(start.opening if start is not None else None)
-        assert start is not None  # the exchange would have raised
-        result = _Batch(ranks, start, [opening for opening in openings if opening is not None], config).score()
+    try:
+        start = ranks.attempt(None, "", _Start.of, modules, responses, config, ranks.size, device)
+        with _current(start.device if start is not None else torch.device(device or "cpu")):
+            openings = ranks.exchange(start.opening if start is not None else None)
+            assert start is not None  # the exchange would have raised
+            result = _Batch(ranks, start, [opening for opening in openings if opening is not None], config).score()
+    except (ValueError, torch.linalg.LinAlgError):
+        require_finite(modules)  # on the rank that holds it; all of them have raised
+        raise
     if ranks.rank == 0:
         log_choices(result)
     return result
@@ -251,6 +255,7 @@ class _Batch:
             for module in wave:
                 module.release()
             self._done += wave
+        self._ranks.attempt(None, "", self._read_to_the_end)
         self._ranks.agree()
         return BatchResult(
             scores=self._in_order(total, scorer.layout if scorer else None),
@@ -297,6 +302,11 @@ class _Batch:
                     f"{name}: its tokens differ from those of the first module; scores add only over the same tokens"
                 )
         return items
+
+    def _read_to_the_end(self) -> None:
+        """The last wave may have taken exactly the last module; what a store looks at after it is still to come."""
+        for name, _ in self._start.items:
+            raise ValueError(f"modules: {name} comes after the {self._start.opening.modules} that were announced")
 
     def _routes(self, contrast: SharedContrast, heads: Sequence[Head]) -> list[tuple[Route, Choice | None]]:
         if self._config.solver != "auto":

@@ -199,7 +199,7 @@ class ModuleScorer:
         with self._timer.phase("hessian_solve"):
             answers = launched.attempt.answers
             with self._second.reading():
-                usable, residuals = bool(launched.attempt.usable.all()), launched.residuals.tolist()
+                usable, residuals = all(launched.attempt.usable.tolist()), launched.residuals.tolist()
             if not usable:  # takes memory anew, of which the caller's stream may still be reading some
                 with self._second.beside():
                     answers, residuals = launched.pool.solve(launched.attempt), [torch.inf] * len(waiting)

@@ -23,7 +23,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,7 +34,6 @@ from trainer_ext.influence.factors import ModuleFactors, Responses, require_know
 from trainer_ext.influence.layout import Layout, layout_of
 from trainer_ext.influence.modules import Module, ModuleScorer
 from trainer_ext.influence.precision import Precision, resolve, score_dtype
-from trainer_ext.influence.storage import StoredFactors
 from trainer_ext.influence.timing import Phase, PhaseTimer
 from trainer_ext.influence.workspace import workspace_bytes
 
@@ -96,6 +95,23 @@ class Modules(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
+class _CheckedInTheEnd(Protocol):
+    """Modules whose values are looked at once all of them were read."""
+
+    def require_finite(self) -> None: ...
+
+
+def require_finite(modules: Mapping[str, ModuleFactors] | Modules) -> None:
+    """After an error: where a value is not finite that was not looked at yet, that is the cause, whatever it led to.
+
+    Raises:
+        ValueError: there is one; with the module's name.
+    """
+    if isinstance(modules, _CheckedInTheEnd):
+        modules.require_finite()
+
+
 def score_module(
     factors: ModuleFactors,
     responses: Responses,
@@ -147,9 +163,8 @@ def score_batch(
     try:
         batch = _Batch(name, factors, responses, config, device)
         result = batch.score(chain([(name, factors)], source))
-    except ValueError:
-        if isinstance(modules, StoredFactors):
-            modules.require_finite()  # where a value is not, that is the cause, whatever it led to
+    except (ValueError, torch.linalg.LinAlgError):
+        require_finite(modules)
         raise
     log_choices(result)
     return result

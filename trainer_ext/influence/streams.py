@@ -39,7 +39,10 @@ class SecondStream:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Read what was made there: waits for it, and not for what the caller has launched since."""
+        """Copy to the host what was made there: waits for it, and not for what the caller has launched since.
+
+        Compute nothing inside: a result could get memory that the caller's stream is still reading.
+        """
         with torch.cuda.stream(self._stream):
             yield
 

@@ -117,6 +117,7 @@ class _Reading:
         device = place.device
         written = tokens.written.nonzero().squeeze(-1)
         owner = tokens.response[written]
+        weighty = weighty & (owner.bincount(minlength=len(tokens.lengths)) > 0)  # without a token there is none to read
         first = torch.searchsorted(owner, torch.arange(len(tokens.lengths))).clamp(max=max(len(owner) - 1, 0))
         self._written, self._owner, self._first, self._wanted, self._weighty = (
             on_device(values, device) for values in (tokens.place[written], owner, first, wanted.float(), weighty)

@@ -83,6 +83,10 @@ class Comparison:
             yield name, factors
             del factors  # the store may bring the next module while this name is still bound
 
+    def require_finite(self) -> None:
+        """Look at what was read so far, as `StoredFactors.require_finite`."""
+        self._captured.modules.require_finite()
+
     def result(self) -> RankComparison:
         """What was found, once all modules have passed."""
         seconds = sum(span.seconds for span in self._spans)

@@ -48,6 +48,8 @@ class Part:
     """Rounded to float16 as a store keeps them."""
     breaks: bool = False
     """The second module cannot be brought."""
+    ends_with: str = ""
+    """What the modules find out about themselves once all were read."""
     stagings: int | None = None
     """How often the first module can be staged; None: as often as needed."""
     like: Case | None = None
@@ -113,6 +115,11 @@ class _Modules:
             if self._part.breaks and number == 1:
                 raise OSError("the disk is gone")
             yield name, self._made(case, self._part.stagings if number == 0 else None)
+        self.require_finite()
+
+    def require_finite(self) -> None:
+        if self._part.ends_with:
+            raise ValueError(self._part.ends_with)
 
     def _made(self, case: Case, stagings: int | None) -> ModuleFactors:
         factors = _factors(case, self._part, self._device)

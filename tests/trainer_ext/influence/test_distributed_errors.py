@@ -77,6 +77,26 @@ def test_a_module_that_one_rank_cannot_read_is_an_error_on_all(pool: RankPool) -
     assert answers[0].message.startswith("rank 1: the disk is gone")
 
 
+@pytest.mark.parametrize("modules", [1, 2], ids=["a last wave of one", "a last wave of as many as there are ranks"])
+def test_what_one_rank_finds_out_after_its_last_module_is_an_error_on_all(pool: RankPool, modules: int) -> None:
+    parts = [_with_second(part) if modules == 2 else part for part in halves()]
+    parts[1] = replace(parts[1], ends_with="k_proj: a value is not finite")
+
+    assert_all_raise(pool, parts, "k_proj: a value is not finite")
+
+
+def test_a_value_that_is_not_finite_is_named_as_the_cause_of_what_it_led_to(pool: RankPool) -> None:
+    case = CASES["fewer_tokens_than_dim"]()
+    parts = parts_of([part for part, _ in dealt(case, in_turn(case, 2), 2)], reg_lambda=1e-300, solver="direct")
+    parts = [_with_second(part) for part in parts]
+    parts[1] = replace(parts[1], ends_with="q_proj: a value is not finite")
+
+    answers = pool.score(parts)
+
+    assert "reg_lambda: with 1e-300" in answers[0].message.splitlines()[0]
+    assert answers[1].message.startswith("q_proj: a value is not finite")
+
+
 @pytest.mark.parametrize("options", FEW, ids=name)
 @pytest.mark.parametrize("rank", [0, 1])  # the one that leads the module, and another
 def test_whatever_step_fails_on_one_rank_fails_on_all(pool: RankPool, rank: int, options: Options) -> None:

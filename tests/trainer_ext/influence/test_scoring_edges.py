@@ -138,6 +138,24 @@ def test_token_of_an_unknown_response_is_refused(mode: str, wrong: int) -> None:
         )
 
 
+class _CheckedLate(dict[str, ModuleFactors]):
+    """Modules as a store on a GPU hands them out: what is not finite is known in the end."""
+
+    def require_finite(self) -> None:
+        raise ValueError("k_proj: 1 of 8 values are not finite")
+
+
+def test_a_value_that_is_not_finite_is_named_as_the_cause_of_what_it_led_to() -> None:
+    responses = Responses(torch.tensor([0, 0]), torch.tensor([True, False]), torch.ones(2))
+    unsolvable = InfluenceConfig(solver="direct", reg_lambda=1e-300, precision="fp64")
+    factors = ModuleFactors(torch.ones(2, 3), torch.ones(2, 2), torch.tensor([0, 1]))
+
+    with pytest.raises(ValueError, match="reg_lambda"):
+        score_batch({"q_proj": factors}, responses, unsolvable)
+    with pytest.raises(ValueError, match=r"^k_proj: 1 of 8 values are not finite"):
+        score_batch(_CheckedLate(q_proj=factors), responses, unsolvable)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -101,5 +101,15 @@ def test_a_missing_weight_is_noticed() -> None:
         weights.check()
 
 
+def test_a_response_without_a_token_of_the_model_needs_no_weight() -> None:
+    data = batch()
+    data["response_mask"] = jagged([[1, 1, 1], [1], [0, 0, 0, 0], [1, 1]])
+
+    weights, scale, _ = run(loss_of(), data)  # the one after it has none either
+
+    weights.check()
+    assert (scale != 0).tolist() == [True, True, False, False]
+
+
 def test_nothing_read_is_nothing_wrong() -> None:
     ResponseWeights().check()
