@@ -67,7 +67,8 @@ def confirm(folder: Path, attempt: Path, *, keep: int | None = None) -> None:
     Args:
         folder: the checkpoint's, written by the trainer.
         attempt: where the job writes its records.
-        keep: how many checkpoints to keep; None: all.
+        keep: how many checkpoints to keep, those of the latest steps, and this one in any case: a job that went back to an
+            earlier step must not lose what it has just saved; None: all.
 
     Raises:
         ValueError: `folder` is not named like a checkpoint.
@@ -88,7 +89,7 @@ def confirm(folder: Path, attempt: Path, *, keep: int | None = None) -> None:
     records.write_atomic(folder / CONFIRMED, "")
     _note(attempt, replace(_noted(attempt), saved_after=step))
     if keep is not None:
-        _prune(folder.parent, max(keep, 1))
+        _prune(folder.parent, max(keep, 1), spare=folder)
 
 
 def restore(folder: Path, attempt: Path) -> list[dict[str, Any]]:
@@ -126,10 +127,10 @@ def _confirmed(root: Path) -> list[Path]:
     return sorted((f for f in folders if (f / CONFIRMED).exists()), key=lambda f: step_of(f) or 0, reverse=True)
 
 
-def _prune(root: Path, keep: int) -> None:
-    """Remove all but the newest confirmed checkpoints, half-written ones of dead attempts included."""
+def _prune(root: Path, keep: int, spare: Path | None = None) -> None:
+    """Remove all but the newest confirmed checkpoints and `spare`, half-written ones of dead attempts included."""
     doomed = {folder for folder in root.glob(FOLDER.format("*")) if (folder / BEGUN).exists()}
-    for folder in doomed.difference(_confirmed(root)[:keep]):
+    for folder in doomed.difference(_confirmed(root)[:keep], [spare]):
         elsewhere = folder.with_name(f"{REMOVED}{folder.name}")  # so that no half of it is ever taken for a whole
         shutil.rmtree(elsewhere, ignore_errors=True)
         folder.rename(elsewhere)

@@ -146,6 +146,16 @@ def test_older_ones_go_and_so_do_halves(root: Path, attempt: Path, keep: int | N
     assert half.exists() == (keep is None)
 
 
+def test_a_job_that_went_back_keeps_what_it_has_just_saved(root: Path, attempt: Path) -> None:
+    for step in (2, 5):
+        do_step(attempt, step)
+        checkpoints.confirm(save(root, step), attempt)
+    for step in (3, 4):  # resumed by path from step 2
+        checkpoints.confirm(save(root, step), attempt, keep=1)
+        assert (checkpoints.folder_of(root, step) / "actor" / "model.pt").exists()
+    assert {folder.name for folder in root.iterdir()} == {"global_step_4", "global_step_5"}
+
+
 def test_checkpoints_made_elsewhere_are_neither_taken_up_nor_removed(root: Path, attempt: Path) -> None:
     foreign = root / "global_step_9"
     (foreign / "actor").mkdir(parents=True)
