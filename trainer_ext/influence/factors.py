@@ -90,6 +90,12 @@ class ModuleFactors:
         return len(self.response)
 
     @property
+    def nbytes(self) -> int:
+        """Of the rows; `response` is shared by all modules."""
+        exponent = 0 if self.exponent is None else self.exponent.nbytes
+        return self.inputs.nbytes + self.output_grads.nbytes + exponent
+
+    @property
     def k_in(self) -> int:
         return self.inputs.shape[1]
 

@@ -3,8 +3,9 @@
 A module is staged (rows, response gradients, a system for each group); systems are solved at once or put into the pool
 of their size; a full pool is solved and its answers are judged against the rows, beside the sums of the modules that
 follow, since that is a chain of small steps. When the next pool of its size is full, or nothing is left, answers that
-fall short are refined, and modules whose groups are all solved are scored. Waiting modules hold sums and right-hand
-sides, not rows: rows are staged again.
+fall short are refined, and modules whose groups are all solved are scored. Waiting
+modules hold sums, right-hand sides and their factors, not staged rows: rows are staged again. Factors may have come from
+the host because the device has no room for all of them, so that many large ones do not wait together (`WAITING_BYTES`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ PROBED_TOLERANCE = 1e-4
 """Smallest tolerance that a probed residual may certify."""
 EXACT_LENGTHS = 1e-5
 """Tolerance below which lengths of tokens need more than the tensor cores' factor."""
+WAITING_BYTES = 0.5e9
+"""Most bytes of factors of the modules that wait in one pool, beyond two modules."""
 IDENTITY = "identity"
 
 
@@ -159,7 +162,7 @@ class ModuleScorer:
             module.spans.append((span, 1.0))
             return
         sides = rows.rows.sides
-        if sides in self._pools and not self._pools[sides][0].room:
+        if sides in self._pools and not self._fits(*self._pools[sides], module):
             yield from self._drained(sides)
         with self._timer.phase("hessian_solve") as span:
             if sides not in self._pools:
@@ -170,6 +173,12 @@ class ModuleScorer:
             pool.add(half, norms[system.group.tokens], system.damping, system.directions)
             waiting.append(_Waiting(module, number))
         module.spans.append((span, 1.0))
+
+    def _fits(self, pool: Pool, waiting: Sequence[_Waiting], module: Module) -> bool:
+        """Whether a pool has room for one more system, of this module."""
+        together = {module, *(one.module for one in waiting)}
+        held = sum(one.factors.nbytes for one in together if one.factors is not None)
+        return pool.room > 0 and (len(together) <= 2 or held <= WAITING_BYTES)
 
     def _solved(self, system: GroupSystem, route: Route, rows: Staged) -> Solution:
         damped = system.over(rows.rows)

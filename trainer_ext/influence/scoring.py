@@ -50,8 +50,8 @@ class ModuleResult:
     """identity, direct, dual, pcg, some of them joined by + (groups differ), or none (no group has a contrast and a
     token)."""
     residual: float | None
-    """Largest |W H - d| / |d| over groups and right-hand sides, or an upper estimate of it (`solve.probed_residual`);
-    None where nothing was solved."""
+    """Largest |W H - d| / |d| over groups and right-hand sides, or of a group an estimate of its root mean square
+    (`certificate.py`); None where nothing was solved."""
     timing: dict[Phase, float]
     """Seconds by phase, of the device's own work."""
     peak_bytes: int

@@ -6,6 +6,8 @@ that way; answers are then refined on the float32 rows, as with `fp32` on a GPU.
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,6 +22,26 @@ from trainer_ext.influence.layout import Layout
 from trainer_ext.influence.precision import Precision
 from trainer_ext.influence.staging import Staged, staged
 from trainer_ext.influence.storage import half_rows
+
+
+class _OneByOne:
+    """Modules that are held by nobody but who asked for them."""
+
+    def __init__(self, rows: dict[str, ModuleFactors]) -> None:
+        self._rows, self._alive = rows, weakref.WeakSet[ModuleFactors]()
+        self.most_alive = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def items(self) -> Iterator[tuple[str, ModuleFactors]]:
+        for name in list(self._rows):
+            factors = self._rows.pop(name)
+            self._alive.add(factors)
+            self.most_alive = max(self.most_alive, len(self._alive))
+            yield name, factors
+            del factors
+
 
 SHAPES = [(6, 5), (6, 5), (4, 4), (5, 6), (3, 2)] * 3
 RESPONSES = Responses(
@@ -80,3 +102,20 @@ def test_scores_do_not_depend_on_the_pools(
     assert max(value for value in result.residuals.values() if value is not None) < 1e-6
     error = (result.scores.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert float(error) < 1e-5
+
+
+def test_large_modules_do_not_wait_by_dozens(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = InfluenceConfig.from_mapping({"scope": "all_selected", "solver": "direct", "precision": "fp32"})
+    response = torch.arange(12).repeat_interleave(10)
+    monkeypatch.setattr(modules, "staged", _with_halves)
+    small = _OneByOne(_modules(response))
+    together = score_batch(small, RESPONSES, config).scores
+    monkeypatch.setattr(modules, "WAITING_BYTES", 0)
+    large = _OneByOne(_modules(response))
+
+    scores = score_batch(large, RESPONSES, config).scores
+
+    torch.testing.assert_close(scores, together, rtol=1e-4, atol=1e-4 * float(together.abs().max()))
+    sizes = len({tuple(sorted(shape)) for shape in SHAPES})
+    assert large.most_alive <= 4 * sizes + 1  # two in a pool, two in the one being solved, and the one that arrives
+    assert large.most_alive < small.most_alive
