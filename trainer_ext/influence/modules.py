@@ -3,14 +3,15 @@
 A module is staged (rows, response gradients, a system for each group); systems are solved at once or put into the pool
 of their size; a full pool is solved and its answers are judged against the rows, beside the sums of the modules that
 follow, since that is a chain of small steps. When the next pool of its size is full, or nothing is left, answers that
-fall short are refined, and modules whose groups are all solved are scored. Waiting
-modules hold sums, right-hand sides and their factors, not staged rows: rows are staged again. Factors may have come from
-the host because the device has no room for all of them, so that many large ones do not wait together (`WAITING_BYTES`).
+fall short are refined, and modules whose groups are all solved are scored. Waiting modules hold sums, right-hand sides and
+their factors, not staged rows: rows are staged again. Where factors come from the host, because the device has no room for
+all of them, many large ones do not wait together (`WAITING_BYTES`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -31,6 +32,7 @@ from trainer_ext.influence.response_source import MOST_RESPONSES, by_group, solv
 from trainer_ext.influence.segments import response_gradients, token_scores
 from trainer_ext.influence.solve import Route, Solution, refined, solve_dual, solve_pcg
 from trainer_ext.influence.staging import Staged, staged
+from trainer_ext.influence.storage import StoredFactors
 from trainer_ext.influence.streams import SecondStream
 from trainer_ext.influence.systems import GroupSystem, direction_rows, group_rows, group_systems, routes_of
 from trainer_ext.influence.timing import PhaseTimer, Span
@@ -42,6 +44,15 @@ EXACT_LENGTHS = 1e-5
 WAITING_BYTES = 0.5e9
 """Most bytes of factors of the modules that wait in one pool, beyond two modules."""
 IDENTITY = "identity"
+
+
+def waiting_bytes(source: object) -> float:
+    """Most bytes of factors that may wait in one pool, given where they come from: any, if all of them have their place
+    already."""
+    in_place = isinstance(source, Mapping) or (
+        isinstance(source, StoredFactors) and not source.held_bytes(on_host=True)
+    )
+    return math.inf if in_place else WAITING_BYTES
 
 
 @dataclass(eq=False)
@@ -99,10 +110,20 @@ class ModuleScorer:
 
     Args:
         timer: gets the time of every phase.
+        waiting_bytes: most bytes of factors of the modules that wait in one pool, beyond two modules.
     """
 
-    def __init__(self, layout: Layout, config: InfluenceConfig, precision: Precision, timer: PhaseTimer) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        config: InfluenceConfig,
+        precision: Precision,
+        timer: PhaseTimer,
+        *,
+        waiting_bytes: float,
+    ) -> None:
         self._layout, self._config, self._precision, self._timer = layout, config, precision, timer
+        self._waiting_bytes = waiting_bytes
         self._tolerance = tolerance(config, precision)
         self._direction_rows = direction_rows(layout.groups)
         self._pools: dict[tuple[int, int], tuple[Pool, list[_Waiting]]] = {}
@@ -178,7 +199,7 @@ class ModuleScorer:
         """Whether a pool has room for one more system, of this module."""
         together = {module, *(one.module for one in waiting)}
         held = sum(one.factors.nbytes for one in together if one.factors is not None)
-        return pool.room > 0 and (len(together) <= 2 or held <= WAITING_BYTES)
+        return pool.room > 0 and (len(together) <= 2 or held <= self._waiting_bytes)
 
     def _solved(self, system: GroupSystem, route: Route, rows: Staged) -> Solution:
         damped = system.over(rows.rows)

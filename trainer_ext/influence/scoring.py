@@ -32,7 +32,7 @@ from trainer_ext.influence.config import InfluenceConfig
 from trainer_ext.influence.cost import measured_rates
 from trainer_ext.influence.factors import ModuleFactors, Responses, require_known_responses
 from trainer_ext.influence.layout import Layout, layout_of
-from trainer_ext.influence.modules import Module, ModuleScorer
+from trainer_ext.influence.modules import Module, ModuleScorer, waiting_bytes
 from trainer_ext.influence.precision import Precision, resolve, score_dtype
 from trainer_ext.influence.timing import Phase, PhaseTimer
 from trainer_ext.influence.workspace import workspace_bytes
@@ -158,10 +158,11 @@ def score_batch(
         raise ValueError("scope: global over several ranks is scored by all of them together: `score_batch_over_ranks`")
     if not len(modules):
         raise ValueError("modules: nothing to score, no module was captured")
+    waiting = waiting_bytes(modules)
     source = iter(modules.items())
     name, factors = next(source)
     try:
-        batch = _Batch(name, factors, responses, config, device)
+        batch = _Batch(name, factors, responses, config, device, waiting)
         result = batch.score(chain([(name, factors)], source))
     except (ValueError, torch.linalg.LinAlgError):
         require_finite(modules)
@@ -184,6 +185,7 @@ class _Batch:
         responses: Responses,
         config: InfluenceConfig,
         device: torch.device | str | None,
+        waiting: float,
     ) -> None:
         try:
             require_known_responses(factors, responses)
@@ -193,13 +195,14 @@ class _Batch:
         self._device = torch.device(device) if device is not None else factors.inputs.device
         self._precision: Precision = resolve(config.precision, self._device)
         self._layout: Layout = layout_of(factors.response, responses, config, self._device)
+        self._waiting = waiting
         self._dims: dict[str, tuple[int, int]] = {}
 
     def score(self, items: Iterable[tuple[str, ModuleFactors]]) -> BatchResult:
         if self._config.solver == "auto" and self._config.hessian_mode == "inverse":
             measured_rates(self._device, self._precision)  # before the first phase is timed
         timer = PhaseTimer.on(self._device)
-        scorer = ModuleScorer(self._layout, self._config, self._precision, timer)
+        scorer = ModuleScorer(self._layout, self._config, self._precision, timer, waiting_bytes=self._waiting)
         total = torch.zeros(self._layout.rows, dtype=torch.float64, device=self._device)
         done: dict[str, Module] = {}
         for module in self._finished(scorer, items):
