@@ -101,9 +101,9 @@ def _decisions(events: Sequence[EventRow], point: PointRow) -> dict[int, str]:
 
 _NEXT: Mapping[Verdict, str] = {
     Verdict.GPU_OOM: "take a pool with more memory into the ladder, or lower the batch, the response length or 1/factor",
-    Verdict.HOST_OOM: "raise resources.host_memory, or choose nodes with more",
-    Verdict.TIME_LIMIT: "raise resources.time, or save checkpoints so that a retry goes on",
-    Verdict.CONFIG_ERROR: "mend the sweep file or what it names, then sweep again",
+    Verdict.HOST_OOM: "raise resources.host_memory or choose nodes with more in the sweep file, sweep again, then `rerun`",
+    Verdict.TIME_LIMIT: "raise resources.time in the sweep file, sweep again, then `rerun`; or save checkpoints to go on from",
+    Verdict.CONFIG_ERROR: "mend the sweep file and sweep again, or mend what it names and `rerun`",
     Verdict.CODE_ERROR: "mend the code, then `rerun`",
     Verdict.HANG: "look at stacks.txt in its folder, taken before the stop; then `rerun`",
     Verdict.MISSING_OUTPUT: "see why the job ended without its files; then `rerun`",
@@ -118,7 +118,7 @@ def _advice(point: PointRow, history: Sequence[AttemptRow]) -> str:
     if point.state is PointState.SUCCEEDED:
         return "nothing"
     if point.state is PointState.BLOCKED:
-        return "see why the sweep stopped (`status`), then sweep again"
+        return "raise the budget that stopped the sweep, or mend the error and `rerun` the points that failed; then sweep again"
     if not history or history[-1].verdict is None:
         return "nothing: it has not been tried yet" if not point.state.is_terminal else "`rerun` tries it again"
     return _NEXT.get(history[-1].verdict, "`rerun` tries it again")

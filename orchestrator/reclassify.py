@@ -76,6 +76,8 @@ def reclassify(store: Store, paths: RootPaths, sweep: str, spec: SweepSpec, *, w
                 continue
             changes.append(change)
             history[-1] = replace(attempt, verdict=change.after.judgement.verdict)
+    if write:
+        store.put_patterns(sweep, spec.triage.model_dump(mode="json"))  # `rerun` and `resume` judge by them as well
     return Reclassified(judged, tuple(changes))
 
 

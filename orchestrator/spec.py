@@ -83,7 +83,8 @@ def _located(problem: Any, source: Source) -> SpecError:
         return source.error(path, "is required")
     message = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]
-    if problem["type"] != "value_error" and isinstance(given, str | int | float):
+    shown = path[0] != "notify"  # who writes a URL where its reference belongs does not want it in a log
+    if shown and problem["type"] != "value_error" and isinstance(given, str | int | float):
         message = f"{message[:1].lower()}{message[1:]}, not {given!r}"
     return source.error(path, message)
 

@@ -74,6 +74,8 @@ def _expression(value: Any) -> Any:
     return repr(value) if isinstance(value, bool | int | float) else value
 
 
+Factor = Annotated[float, Field(ge=1, le=1000)]
+"""Bounded, so that its powers stay numbers."""
 Count = Annotated[int, Field(strict=True, ge=0)]
 Value = Annotated[Scalar, BeforeValidator(_scalar)]
 Column = Annotated[tuple[Value, ...], BeforeValidator(_column)]
@@ -131,7 +133,7 @@ class BackoffSpec(_Part):
     """Seconds between attempts: base, base x factor, base x factor^2, ..."""
 
     base: Duration = 5.0
-    factor: Annotated[float, Field(ge=1)] = 4.0
+    factor: Factor = 4.0
     max: Duration = 1800.0
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Each wait is up to this share longer or shorter."""
@@ -152,7 +154,7 @@ class RetrySpec(_Part):
     same_error_stops_sweep: Annotated[int, Field(strict=True, ge=1)] = 3
     """So many different points dead of one fingerprint, before any succeeded, stop the sweep."""
     backoff: BackoffSpec = BackoffSpec()
-    host_memory_growth: Annotated[float, Field(gt=1)] = 1.5
+    host_memory_growth: Annotated[Factor, Field(gt=1)] = 1.5
     """A host out-of-memory retry asks for this many times the memory."""
     host_memory_max: Size | None = None
     """Bytes; the largest node's."""
@@ -174,7 +176,7 @@ class HangSpec(_Part):
     """When a job that runs on is taken for dead. Times are seconds."""
 
     enabled: bool = True
-    step_factor: Annotated[float, Field(gt=1)] = 6.0
+    step_factor: Annotated[Factor, Field(gt=1)] = 6.0
     """A phase may take this many times as long as it usually does, and never less than its floor:"""
     step_floor: Duration = 900.0
     start_floor: Duration = 7200.0
@@ -215,7 +217,7 @@ class NotifySpec(_Part):
 
 
 class BudgetSpec(_Part):
-    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_parallel: Annotated[int, Field(strict=True, ge=1)] = 1
 
 

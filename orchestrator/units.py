@@ -6,6 +6,7 @@ Durations are seconds, `90m`, `4h`, `1h30m`, `2d`, or Slurm's `HH:MM:SS` and `D-
 
 from __future__ import annotations
 
+import math
 import re
 
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -23,12 +24,14 @@ def seconds(written: str | float) -> float:
     """A duration in seconds.
 
     Raises:
-        ValueError: not a duration, or not above zero.
+        ValueError: not a duration, or not above zero, or not finite.
     """
     if isinstance(written, bool) or not isinstance(written, str | int | float):
         raise ValueError("must be a duration such as 4h, 90m or 04:00:00")
     total = _seconds(written.strip().lower()) if isinstance(written, str) else float(written)
-    if not 0 < total < float("inf"):
+    if not math.isfinite(total):
+        raise ValueError("must be finite; leave it out where there is no limit")
+    if total <= 0:
         raise ValueError("must be above zero")
     return total
 

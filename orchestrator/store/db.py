@@ -132,6 +132,13 @@ class Store:
             )
         return sweep_row(row)
 
+    def put_patterns(self, name: str, triage: Mapping[str, Any]) -> None:
+        """The patterns that the sweep's attempts are judged by from now on, in the form of the sweep file's `triage`."""
+        with self._write() as db:
+            spec = db.execute(sa.select(sweeps.c.spec).where(sweeps.c.name == name)).scalar_one()
+            if spec.get("triage") != triage:
+                db.execute(sweeps.update().where(sweeps.c.name == name).values(spec={**spec, "triage": dict(triage)}))
+
     def finish_sweep(self, name: str, finished_at: float, stop_reason: str | None) -> None:
         with self._write() as db:
             db.execute(

@@ -125,9 +125,16 @@ def _no_cuda_errors(ran: Sequence[PointSnapshot]) -> Check | None:
     parts = ["logs clean" if not any(len(p.attempts) > 1 for p in ran) else "logs of the deciding attempts clean"]
     parts += ["metrics finite"] if any(point.metrics for point in ran) else []
     parts += [f"{count(valid)} valid NPZ positions, 0 NaN"] if valid else []
-    recovered = [point for point in ran if any(attempt.verdict == "gpu_oom" for attempt in point.attempts[:-1])]
-    parts += [f"out of memory before, on a smaller pool: {jobs(recovered, len(ran))}"] if recovered else []
+    for where, moved in ((", on a smaller pool", True), (", in an earlier attempt", False)):
+        recovered = [point for point in ran if _out_of_memory_elsewhere(point) is moved]
+        parts += [f"out of memory before{where}: {jobs(recovered, len(ran))}"] if recovered else []
     return Check(title, "; ".join(parts), True)
+
+
+def _out_of_memory_elsewhere(point: PointSnapshot) -> bool | None:
+    """Whether every earlier attempt that ran out of GPU memory was on another pool than the last; None: none did."""
+    pools = [attempt.pool for attempt in point.attempts[:-1] if attempt.verdict == "gpu_oom"]
+    return point.attempts[-1].pool not in pools if pools else None
 
 
 def _cuda_or_nan(point: PointSnapshot) -> str:

@@ -11,7 +11,7 @@ from orchestrator.backends.fake import Play, always
 from orchestrator.backends.fake_files import fail
 from orchestrator.errors import UsageError
 from orchestrator.explanation import Explanation, explain_point
-from orchestrator.model import AttemptState
+from orchestrator.model import AttemptState, PointState
 from tests.orchestrator.driving import Rehearsal
 
 CUDA_OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.35 GiB.\n"
@@ -53,6 +53,14 @@ def test_what_to_do_follows_from_the_last_verdict(tmp_path: Path) -> None:
     rehearsal = Rehearsal(tmp_path, always(Play(on_end=fail(1, log=CUDA_OOM))), points=1)
     rehearsal.drive()
     assert explained(rehearsal).advice.startswith("take a pool with more memory")
+
+
+def test_points_that_a_common_error_blocked_are_not_freed_by_sweeping_again_alone(tmp_path: Path) -> None:
+    error = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: x\n'
+    rehearsal = Rehearsal(tmp_path, always(Play(on_end=fail(1, log=error))), points=8)
+    rehearsal.drive()
+    blocked = next(point for point in rehearsal.store.points("s") if point.state is PointState.BLOCKED)
+    assert "`rerun` the points that failed" in explain_point(rehearsal.store, rehearsal.paths, blocked).advice
 
 
 def test_an_attempt_that_runs_is_explained_by_what_is_there(tmp_path: Path) -> None:

@@ -87,7 +87,12 @@ def test_a_sweep_that_was_stored_reads_back_the_same(tmp_path: Path) -> None:
         ("retry: {backoff: {factor: 0.5}}", "retry.backoff.factor: "),
         ("retry: {backoff: {jitter: 2}}", "retry.backoff.jitter: "),
         ("retry: {host_memory_growth: 1}", "retry.host_memory_growth: "),
+        ("retry: {backoff: {factor: 1e308}}", "retry.backoff.factor: "),
+        ("retry: {host_memory_growth: .inf}", "retry.host_memory_growth: "),
         ("hang: {step_factor: 1}", "hang.step_factor: "),
+        ("hang: {step_factor: .inf}", "hang.step_factor: "),
+        ("budget: {gpu_hours: .inf}", "budget.gpu_hours: input should be a finite number"),
+        ("resources: {time: .inf}", "resources.time: must be finite"),
         ("hang: {step_flor: 1m}", "hang.step_flor: unknown key (did you mean `step_floor`?)"),
         (
             "preflight: {model: qwen3-4c}",
@@ -107,4 +112,13 @@ def test_each_mistake_has_its_place_and_a_way_out(tmp_path: Path, text: str, mes
 def test_a_secret_that_was_written_out_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
     said = refused(tmp_path, f"notify: {{urls: [{url}]}}")
     assert "notify.urls[0]" in said
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "written", ["slack://hunter2", "{urls: 'slack://hunter2'}", "{urls: [{env: 'slack://hunter2'}]}"]
+)
+def test_a_secret_in_the_place_of_something_else_is_not_repeated_either(tmp_path: Path, written: str) -> None:
+    said = refused(tmp_path, f"notify: {written}")
+    assert "notify" in said
     assert "hunter2" not in said

@@ -151,6 +151,13 @@ def test_attempts_appear_only_where_a_point_took_more_than_one(factor_sweep: Swe
     assert "out of memory before, on a smaller pool: `infl-excl-perprompt`" in report
 
 
+def test_a_point_that_ran_out_of_memory_and_was_patched_is_not_said_to_have_moved(factor_sweep: SweepSnapshot) -> None:
+    tries = (AttemptSnapshot(1, "h200", "judged", "gpu_oom", 1), AttemptSnapshot(2, "h200", "judged", "completed", 0))
+    report = render(with_points(factor_sweep, attempts=tries))
+    assert "smaller pool" not in report
+    assert "out of memory before, in an earlier attempt: `infl-excl-perprompt`" in report
+
+
 def test_failures_are_told_with_their_evidence(factor_sweep: SweepSnapshot) -> None:
     evidence = ("console.log:812: torch.OutOfMemoryError: CUDA out of memory", "outcome.json: exit code 1")
     report = render(

@@ -56,6 +56,7 @@ def test_a_pattern_added_to_the_sweep_file_is_used_and_the_report_follows(
     (tmp_path / "s.yaml").write_text(SPEC + OWN)
     assert main(["reclassify", "s", "--dry-run", "--root", root]) == 0
     assert "1 would change" in capsys.readouterr().out
+    assert failed.store.sweep("s").spec["triage"]["patterns"] == []
     assert ODD not in failed.paths.report("s").read_text()
     assert main(["reclassify", "s", "--root", root]) == 0
     said = capsys.readouterr().out
@@ -63,6 +64,8 @@ def test_a_pattern_added_to_the_sweep_file_is_used_and_the_report_follows(
     assert f"point-0 attempt 1: unknown -> node_failure: the node failed: {ODD}" in said
     assert "before: ended with exit code 1" in said
     assert ODD in failed.paths.report("s").read_text()
+    (kept,) = failed.store.sweep("s").spec["triage"]["patterns"]
+    assert kept["code"] == "lost_switch"  # `rerun` and `resume` take the stored sweep
 
 
 def test_as_json_it_has_the_documented_form(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shlex
 import shutil
@@ -209,6 +211,15 @@ def test_nothing_has_run_yet_is_said_plainly(tmp_path: Path, capsys: pytest.Capt
     assert main(["status", "--root", str(tmp_path / "runs")]) == 2
     assert "nothing has run under" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_without_utf8_gets_escapes_and_json_stays_json(root: Path) -> None:
+    folder = str(sorted(root.glob("sweeps/*/*/1"))[0])
+    for words, decoded in ((["collect", folder], str), (["collect", "--json", folder], json.loads)):
+        written = io.BytesIO()
+        with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding="ascii", write_through=True)):
+            assert main(words) in (0, 1)
+        assert decoded(written.getvalue().decode("ascii"))
 
 
 @pytest.mark.parametrize("verb", VERBS)
