@@ -217,7 +217,8 @@ def test_an_output_without_utf8_gets_escapes_and_json_stays_json(root: Path) -> 
     folder = str(sorted(root.glob("sweeps/*/*/1"))[0])
     for words, decoded in ((["collect", folder], str), (["collect", "--json", folder], json.loads)):
         written = io.BytesIO()
-        with contextlib.redirect_stdout(io.TextIOWrapper(written, encoding="ascii", write_through=True)):
+        stream = io.TextIOWrapper(written, encoding="ascii", write_through=True)
+        with contextlib.redirect_stdout(stream):
             assert main(words) in (0, 1)
         assert decoded(written.getvalue().decode("ascii"))
 
