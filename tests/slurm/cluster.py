@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -22,10 +21,12 @@ import psutil
 
 from tests.slurm import packages
 from tests.slurm.configuration import GPUS_PER_NODE, NODES, Enforcement, Layout, Node
-from tests.slurm.daemons import Daemons, end, wait_until
+from tests.slurm.daemons import Daemons, end, kill, wait_until
 
 ETC = Path("/etc/slurm")
 LINKED = ("slurm.conf", "gres.conf", "cgroup.conf")
+LAST = ("slurmdbd", "mariadbd", "munged")
+"""What the others need while they end."""
 _V1 = tuple(Path("/sys/fs/cgroup") / controller for controller in ("memory", "freezer"))
 _V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 _SOCKET_PATH_LENGTH = 107
@@ -69,8 +70,8 @@ class Cluster:
             if self.daemons.running("slurmctld"):
                 self.run("scancel", "--user=root")
         names = self.daemons.names()
-        last = ["slurmdbd", "mariadbd", "munged"]
-        for name in [*(name for name in names if name not in last), *last]:
+        self.daemons.stop(*(name for name in names if name not in LAST))
+        for name in LAST:
             self.daemons.stop(name)
         end(self._in_cgroups())
         self._remove_cgroups()
@@ -157,10 +158,7 @@ class Cluster:
         """As if the power had failed: the node's daemon and everything on it is gone at once, and nothing says goodbye."""
         daemon = self.daemons.process(_slurmd(node))
         victims = [*([daemon, *daemon.children(recursive=True)] if daemon else []), *self._in_cgroups([node])]
-        for victim in victims:
-            with suppress(psutil.NoSuchProcess):
-                victim.send_signal(signal.SIGKILL)
-        psutil.wait_procs(victims, timeout=5)
+        kill(victims)
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         environ = {**os.environ, **self.environ, "MYSQL_UNIX_PORT": str(self.layout.mysql_socket)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,38 +59,49 @@ class Daemons:
         return self.process(name) is not None
 
     def process(self, name: str) -> psutil.Process | None:
-        """A zombie counts as gone: a process 1 that reaps nothing keeps it for ever."""
         try:
             record = json.loads(self._file(name).read_text())
             process = psutil.Process(record["pid"])
             same = abs(process.create_time() - record["started_at"]) < 1
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if same and not gone(process) else None
         except (FileNotFoundError, ValueError, psutil.Error):
             return None
 
-    def stop(self, name: str) -> None:
-        process = self.process(name)
-        if process is not None:
-            end([process])
-        self._file(name).unlink(missing_ok=True)
+    def stop(self, *names: str) -> None:
+        """All of them at once."""
+        end([process for name in names if (process := self.process(name))])
+        for name in names:
+            self._file(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:
         pids = self.folder / "pids"
         return sorted(path.name for path in pids.iterdir()) if pids.exists() else []
 
 
+def gone(process: psutil.Process) -> bool:
+    """A zombie counts as gone: a process 1 that is slow to reap keeps it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def end(processes: Sequence[psutil.Process], patience_s: float = STOP_S) -> None:
     """SIGTERM, and SIGKILL to what is left after a while."""
     for process in processes:
-        _signal(process.terminate)
-    _, alive = psutil.wait_procs(processes, timeout=patience_s)
-    for process in alive:
-        _signal(process.kill)
-    psutil.wait_procs(alive, timeout=patience_s)
-
-
-def _signal(send: Callable[[], None]) -> None:
+        _send(process, signal.SIGTERM)
     try:
-        send()
-    except psutil.NoSuchProcess:
-        return
+        wait_until(lambda: all(gone(process) for process in processes), "daemons end", patience_s)
+    except RuntimeError:
+        kill(processes)
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        _send(process, signal.SIGKILL)
+    wait_until(lambda: all(gone(process) for process in processes), "killed processes are gone", STOP_S)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
