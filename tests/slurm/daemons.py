@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -34,6 +34,8 @@ class Daemons:
     """The daemons of one folder; each has a file `pids/NAME`, which any later process can read."""
 
     folder: Path
+    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    """Those that this process started: it has to reap them."""
 
     def _file(self, name: str) -> Path:
         return self.folder / "pids" / name
@@ -42,6 +44,7 @@ class Daemons:
         """Start it unless it runs. It stays in the foreground of a session of its own."""
         if self.running(name):
             return
+        self.stop(name)  # reaps one that crashed
         with (self.folder / "log" / f"{name}.out").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -52,6 +55,7 @@ class Daemons:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._children[name] = process
         started_at = psutil.Process(process.pid).create_time()
         self._file(name).write_text(json.dumps({"pid": process.pid, "started_at": started_at}))
 
@@ -71,6 +75,8 @@ class Daemons:
         """All of them at once."""
         end([process for name in names if (process := self.process(name))])
         for name in names:
+            if name in self._children:
+                self._children.pop(name).wait()
             self._file(name).unlink(missing_ok=True)
 
     def names(self) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from orchestrator.backends.slurm.ticket import STARTED
-from tests.slurm.cluster import Cluster, enforcement
+from tests.slurm.cluster import enforcement
 from tests.slurm.configuration import Enforcement
 from tests.slurm.scenarios import Played, Scenario, Stage
 
@@ -83,7 +83,9 @@ def test_no_point_runs_twice_to_its_end_and_no_job_is_left(played: Played) -> No
     assert played.left_over() == []
 
 
-def test_the_second_attempt_runs_on_the_nodes_of_the_larger_pool(played: Played, cluster: Cluster) -> None:
-    shown = cluster.run("squeue", "--noheader", "--array", "--states=COMPLETED", "--Format=NodeList:60,Name:80")
+def test_the_second_attempt_runs_on_the_nodes_of_the_larger_pool(played: Played) -> None:
+    shown = played.stage.cluster.run(
+        "squeue", "--noheader", "--array", "--states=COMPLETED", "--Format=NodeList:60,Name:80"
+    )
     nodes = [line.split()[0] for line in shown.splitlines() if line.split()[-1].startswith("ends-")]
     assert sum(bool(re.search(r"-h200-\d$", node)) for node in nodes) == 2
