@@ -19,7 +19,7 @@ FIELDS = (
     ("RestartCnt", 8),
     ("SubmitTime", 24),
     ("exit_code", 8),
-    ("derived_ec", 8),
+    ("DerivedEC", 8),
     ("Name", 64),
     ("Comment", 64),
     ("Reason", 48),
@@ -61,7 +61,7 @@ def _row(parts: Sequence[str]) -> QueueRow | None:
     id_, state, restarts, submitted, exit_code, derived, name, comment, reason = parts[: len(FIELDS)]
     if not id_[:1].isdigit():
         return None
-    status, worst = _number(exit_code), _number(derived)
+    status, worst = _wait_status(exit_code), _wait_status(derived)
     if state == "FAILED" and OOM_SIGNAL in (status & 0x7F, worst & 0x7F):
         state = OUT_OF_MEMORY  # a step was killed for memory while the job as a whole only failed
     return QueueRow(
@@ -82,6 +82,12 @@ def timestamp(text: str) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
+
+
+def _wait_status(text: str) -> int:
+    """As wait(2) counts: 768 for exit code 3, 11 for SIGSEGV; some versions write 3:0 and 0:11."""
+    code, colon, signal = text.partition(":")
+    return _number(code) << 8 | _number(signal) if colon else _number(code)
 
 
 def _number(text: str) -> int:
