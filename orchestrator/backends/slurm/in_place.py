@@ -20,6 +20,9 @@ from orchestrator.backends.slurm.states import ENDED, WAITING
 from orchestrator.backends.slurm.ticket import Ticket, read_ticket
 from orchestrator.errors import SubmitUncertain, Unobservable
 
+AFTER_S = 20
+"""A job that Slurm itself put back waits this long: started before its last start is cleared away, it fails, and the node
+is drained. Left alone, Slurm would wait two minutes."""
 _FIELD = re.compile(r"(?:^|\s)([A-Za-z][\w/:&.-]*)=(\S*)")
 
 
@@ -96,10 +99,13 @@ def take_over(run: CommandRunner, ticket: Ticket, changes: Sequence[str]) -> boo
         return False
     if job.restarts > ticket.restarts or (job.restarts == ticket.restarts and job.state not in WAITING):
         return True  # it was let go before
-    back = "hold" if job.restarts == ticket.restarts else "requeuehold"
+    is_back = job.restarts == ticket.restarts
+    back, start = ("hold", f"now+{AFTER_S}seconds") if is_back else ("requeuehold", "now")
     if not _told(run, ["scontrol", back, id_]):
         return False
-    if _told(run, ["scontrol", "update", f"job={id_}", *changes]) and _told(run, ["scontrol", "release", id_]):
+    if _told(run, ["scontrol", "update", f"job={id_}", *changes, f"StartTime={start}"]) and _told(
+        run, ["scontrol", "release", id_]
+    ):
         return True
     _told(run, ["scancel", id_])
     return False

@@ -80,7 +80,7 @@ def changes(parameters: Mapping[str, Any]) -> list[str]:
         "TimeLimit": parameters["time"],
         "ExcNodeList": parameters["exclude"],
     }
-    return [f"{key}={value}" for key, value in words.items() if value is not None] + ["StartTime=now"]
+    return [f"{key}={value}" for key, value in words.items() if value is not None]
 
 
 def same_shape(requests: Sequence[JobRequest]) -> list[list[JobRequest]]:

@@ -8,7 +8,7 @@ from orchestrator.backends.base import JobState, JobStatus
 from orchestrator.backends.slurm import entry
 from orchestrator.backends.slurm.backend import SlurmBackend
 from orchestrator.backends.slurm.commands import CommandTimeout, Reply
-from orchestrator.backends.slurm.in_place import KnownJob
+from orchestrator.backends.slurm.in_place import AFTER_S, KnownJob
 from orchestrator.errors import SubmitUncertain
 from orchestrator.model import Pool, Resources
 from tests.orchestrator.backends.slurm.conftest import H200, ref
@@ -40,6 +40,7 @@ def test_the_next_attempt_goes_to_the_other_pool_under_the_same_id(backend, slur
     assert backend.submit(following) == handle
     assert len(slurm.jobs) == 1
     assert slurm.jobs[handle].options["partition"] == "h200"
+    assert slurm.jobs[handle].options["starttime"] == "now"
     assert not slurm.jobs[handle].held
     assert entry.newest(request.attempt_dir) == following.attempt_dir
 
@@ -65,13 +66,14 @@ def test_a_task_of_an_array_too(backend, slurm, make):
     assert (slurm.jobs["1_0"].restarts, slurm.jobs["1_1"].restarts) == (0, 1)
 
 
-def test_a_job_that_slurm_put_back_itself_is_used(backend, slurm, make):
+def test_a_job_that_slurm_put_back_itself_is_used_once_its_last_start_is_cleared_away(backend, slurm, make):
     request = make("a1")
     handle = backend.submit(request)
     slurm.put_back(handle, "PREEMPTED")
     following = make("a2", after=ref(request, handle))
     assert backend.submit(following) == handle
     assert slurm.jobs[handle].restarts == 1
+    assert slurm.jobs[handle].options["starttime"] == f"now+{AFTER_S}seconds"
     assert backend.poll([ref(following, handle)])[handle].state is JobState.QUEUED
 
 

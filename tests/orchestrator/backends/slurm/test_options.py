@@ -74,7 +74,7 @@ def test_another_pool_of_the_same_kind_changes_only_what_slurm_lets_one_change(m
     other_pool = Pool("q", options={"partition": "h200", "constraint": "big"})
     other = parameters(make("b", pool=other_pool, resources=Resources(gpus=8, host_memory_bytes=GIB)), "n", "c")
     assert fixed(one) == fixed(other)
-    assert changes(other) == ["Partition=h200", "Features=big", "MinMemoryNode=1024", "StartTime=now"]
+    assert changes(other) == ["Partition=h200", "Features=big", "MinMemoryNode=1024"]
     typed = parameters(make("c", pool=Pool("q", options={"gres": "gpu:h200:8"})), "n", "c")
     assert fixed(one) != fixed(typed)
 
