@@ -19,7 +19,7 @@ from orchestrator.backends.slurm import accounting, in_place, options, queue, st
 from orchestrator.backends.slurm.accounting import AccountingRow
 from orchestrator.backends.slurm.cluster import Config, Partition, read_config, read_partitions
 from orchestrator.backends.slurm.commands import CommandRunner, CommandTimeout, ask, run_command
-from orchestrator.backends.slurm.finding import find
+from orchestrator.backends.slurm.finding import MARGIN_S, find
 from orchestrator.backends.slurm.queue import QueueRow
 from orchestrator.backends.slurm.ticket import Ticket, read_started, read_ticket
 from orchestrator.clock import Clock, SystemClock
@@ -42,20 +42,17 @@ class SlurmBackend:
 
     Args:
         run: runs Slurm's commands.
-        parallel: tasks of one array that may run at once; the planner holds no more attempts than that anyway.
     """
 
     name = "slurm"
 
-    def __init__(
-        self, run: CommandRunner = run_command, clock: Clock | None = None, parallel: int | None = None
-    ) -> None:
+    def __init__(self, run: CommandRunner = run_command, clock: Clock | None = None) -> None:
         self._run = run
         self._clock = clock or SystemClock()
-        self._parallel = parallel
         self._config: Config | None = None
         self._partitions: list[Partition] | None = None
         self._tickets: dict[str, Ticket] = {}
+        self._named: dict[str, tuple[float, Sequence[QueueRow]]] = {}
         self._first_seen: dict[tuple[str, str], float] = {}
         """(handle, what was seen) -> since when."""
 
@@ -107,11 +104,14 @@ class SlurmBackend:
         first, is_array = requests[0], len(requests) > 1
         ticket = Ticket(asked["job_name"], asked["comment"], self._clock.now(), fixed=options.fixed(asked))
         folders = [request.attempt_dir for request in requests]
-        for index, folder in enumerate(folders):
-            replace(ticket, index=index if is_array else None).write(folder)
-            self._tickets.pop(str(folder), None)
-        parallel = self._parallel or len(requests)
-        job = submission.submit(self._run, first.attempt_dir / submission.FOLDER, folders, asked, parallel)
+        self._named.clear()
+        try:
+            for index, folder in enumerate(folders):
+                replace(ticket, index=index if is_array else None).write(folder)
+                self._tickets.pop(str(folder), None)
+            job = submission.submit(self._run, first.attempt_dir / submission.FOLDER, folders, asked)
+        except OSError as error:
+            raise BackendError(f"{first.name}: cannot write {error.filename}: {error.strerror}") from error
         return [f"{job}_{index}" for index in range(len(requests))] if is_array else [job]
 
     def _parameters(self, request: JobRequest, name: str, comment: str) -> dict[str, Any]:
@@ -125,7 +125,17 @@ class SlurmBackend:
         if ticket is None:
             return None
         asked = self._parameters(request, ticket.name, ticket.comment)
-        return find(self._run, ticket, request.attempt_dir, options.changes(asked), self.config(), self._clock.now())
+        changes, now = options.changes(asked), self._clock.now()
+        return find(self._run, self._queued, ticket, request.attempt_dir, changes, self.config(), now)
+
+    def _queued(self, name: str) -> Sequence[QueueRow]:
+        """squeue's rows of a name; the tasks of an array that are looked up one after another share an answer."""
+        now = self._clock.now()
+        asked_at, rows = self._named.get(name, (float("-inf"), ()))
+        if not 0 <= now - asked_at < MARGIN_S:
+            rows = queue.parse(ask(self._run, queue.command(name=name)))
+            self._named[name] = (now, rows)
+        return rows
 
     # ---- watching --------------------------------------------------------------------------------------------------
 

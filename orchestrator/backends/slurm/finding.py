@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from orchestrator.backends.slurm import accounting, in_place, queue, states
+from orchestrator.backends.slurm import accounting, in_place, states
 from orchestrator.backends.slurm.cluster import Config
 from orchestrator.backends.slurm.commands import CommandRunner, ask
+from orchestrator.backends.slurm.queue import QueueRow
 from orchestrator.backends.slurm.ticket import Ticket, read_started
 from orchestrator.errors import SubmitUncertain, Unobservable
 
-_MARGIN_S = 5.0
+MARGIN_S = 5.0
+"""A request counts as lost this long after Slurm would have given it up."""
 
 
 def find(
-    run: CommandRunner, ticket: Ticket, attempt_dir: Path, changes: Sequence[str], config: Config, now: float
+    run: CommandRunner,
+    queued: Callable[[str], Sequence[QueueRow]],
+    ticket: Ticket,
+    attempt_dir: Path,
+    changes: Sequence[str],
+    config: Config,
+    now: float,
 ) -> str | None:
     """The job's id, or None where Slurm positively has no such job.
 
     Args:
+        queued: squeue's rows of a name, at most `MARGIN_S` old.
         changes: what the attempt asks of a job that it takes over.
 
     Raises:
@@ -28,14 +37,13 @@ def find(
     """
     if ticket.job is not None:
         return _taken_over(run, ticket, attempt_dir, changes)
-    rows = queue.parse(ask(run, queue.command(name=ticket.name)))
-    found = [row.id for row in rows if states.is_of_queue(row, ticket) and _is_its_task(row.id, ticket)]
+    found = [row.id for row in queued(ticket.name) if states.is_of_queue(row, ticket) and _is_its_task(row.id, ticket)]
     if found:
         return min(found, key=_number)
     if started := read_started(attempt_dir):
         return started  # it ran, ended and was forgotten
     age = now - ticket.time
-    settled_s = config.message_timeout_s + _MARGIN_S
+    settled_s = config.message_timeout_s + MARGIN_S
     if age < settled_s:
         raise Unobservable(f"no job {ticket.name} yet; a request may be under way for {settled_s:.0f} s")
     if age < config.min_job_age_s or not config.has_accounting:

@@ -42,15 +42,15 @@ _NO_ANSWER = (
 )
 
 
-def submit(
-    run: CommandRunner, folder: Path, attempt_dirs: Sequence[Path], parameters: Mapping[str, Any], parallel: int
-) -> str:
+def submit(run: CommandRunner, folder: Path, attempt_dirs: Sequence[Path], parameters: Mapping[str, Any]) -> str:
     """Submit one job, or an array with a task for each attempt in order; returns the id.
+
+    All tasks of an array may run at once: the planner submits no more than may (`max_parallel`), so that the points that wait
+    can still learn from those that ran.
 
     Args:
         folder: for script, pickles and output; on storage that the nodes see.
         parameters: as `options.parameters` makes them.
-        parallel: tasks of the array that may run at once.
 
     Raises:
         Deferred, BackendError: refused, for now or for good.
@@ -58,7 +58,7 @@ def submit(
     """
     folder.mkdir(exist_ok=True)
     executor = _Executor(folder, run)
-    executor.update_parameters(**parameters, array_parallelism=parallel, setup=[_own_pickle(folder)])
+    executor.update_parameters(**parameters, array_parallelism=len(attempt_dirs), setup=[_own_pickle(folder)])
     if len(attempt_dirs) > 1:
         executor.parameters["map_count"] = len(attempt_dirs)
     return executor.submit_prepared([DelayedSubmission(entry.run, str(attempt)) for attempt in attempt_dirs])

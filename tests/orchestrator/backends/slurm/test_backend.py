@@ -241,7 +241,9 @@ def test_requests_of_one_shape_go_out_as_one_array(backend, slurm, make):
     handles = backend.submit_many(requests)
     assert [handles[request.token] for request in requests] == [f"1_{i}" for i in range(5)]
     assert len(slurm.asked("sbatch")) == 1
+    slurm.calls.clear()
     assert [backend.find(request) for request in requests] == [f"1_{i}" for i in range(5)]
+    assert len(slurm.asked("squeue")) == 1
 
 
 def test_arrays_are_no_larger_than_the_cluster_allows_and_shapes_are_kept_apart(slurm, clock, make):

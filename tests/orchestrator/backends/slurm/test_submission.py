@@ -22,7 +22,7 @@ def submit(make):
         request = make()
         folder = request.attempt_dir / "slurm"
         asked = parameters(request, "name", "c0mment")
-        id_ = submission.submit(lambda *_: reply, folder, [request.attempt_dir] * n, asked, parallel=4)
+        id_ = submission.submit(lambda *_: reply, folder, [request.attempt_dir] * n, asked)
         script = folder / submission.SCRIPT
         return id_, read_options(script), script.read_text()
 
@@ -36,8 +36,8 @@ def test_a_single_job_is_no_array(submit):
     assert "array" not in options
 
 
-def test_an_array_runs_as_many_at_once_as_it_may(submit):
-    assert submit(n=10)[1]["array"] == "0-9%4"
+def test_many_jobs_are_one_array(submit):
+    assert submit(n=10)[1]["array"] == "0-9%10"
 
 
 def test_nothing_stands_between_slurm_and_the_job(submit):
@@ -83,4 +83,4 @@ def test_an_sbatch_that_does_not_end_is_uncertain(make):
 
     request = make()
     with pytest.raises(SubmitUncertain, match="may have been accepted"):
-        submission.submit(never, request.attempt_dir / "slurm", [request.attempt_dir], parameters(request, "n", "c"), 1)
+        submission.submit(never, request.attempt_dir / "slurm", [request.attempt_dir], parameters(request, "n", "c"))
