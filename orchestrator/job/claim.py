@@ -14,7 +14,6 @@ import psutil
 
 from trainer_ext.records import Claim
 
-
 ENV_NODE = "SLURMD_NODENAME"
 """Slurm need not call a node by its host name, and knows it by no other name."""
 
