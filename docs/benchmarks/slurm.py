@@ -1,4 +1,4 @@
-"""What it costs to get many tiny jobs through Slurm: ours, plain submitit, and hydra-submitit-launcher, in one run on one cluster.
+"""What it costs to get many tiny jobs through Slurm: ours, plain submitit and hydra-submitit-launcher, on one cluster.
 
     python docs/benchmarks/slurm.py --jobs 100 1000 --record docs/benchmarks/slurm.jsonl
 

@@ -33,6 +33,8 @@ IDS_A_QUESTION = 400
 """Ids in one call of sacct; the rest is asked in further calls."""
 VISIBLE_WITHIN_S = 60.0
 """A file written on a node is seen here after this long at the latest (NFS keeps attributes for up to a minute)."""
+COMPLETING_S = 300.0
+"""A job that has written its outcome and is still being cleared away after this long counts as ended: its node hangs."""
 GONE_AFTER_S = 600.0
 """A job that neither squeue nor sacct knows, both answering, for this long will not turn up any more."""
 
@@ -141,7 +143,7 @@ class SlurmBackend:
 
     def poll(self, jobs: Sequence[JobRef]) -> Mapping[str, JobStatus]:
         ours = [job for job in jobs if HANDLE.fullmatch(job.handle)]
-        statuses = {job.handle: JobStatus(JobState.GONE) for job in jobs if job not in ours}
+        statuses = {job.handle: JobStatus(JobState.GONE) for job in jobs if not HANDLE.fullmatch(job.handle)}
         if not ours:
             return statuses
         rows = {row.id: row for row in queue.parse(ask(self._run, queue.command()))}
@@ -169,6 +171,8 @@ class SlurmBackend:
             return "missing"
         if row.restarts < ticket.restarts:
             return None
+        if row.state == "COMPLETING" and self._since(job, "completing") >= COMPLETING_S and _has_outcome(job):
+            return JobStatus(JobState.ENDED)
         return self._when_visible(job, states.of_queue(row))
 
     def _row(self, job: JobRef, ticket: Ticket, rows: Mapping[str, QueueRow]) -> QueueRow | None:

@@ -7,6 +7,7 @@ mapping of further sbatch options by name. Keys that Slurm does not know belong 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def parameters(request: JobRequest, name: str, comment: str) -> dict[str, Any]:
     """
     pool = _pool_options(request)
     gpus = request.resources.gpus
-    return {
+    found: dict[str, Any] = {
         "job_name": name,
         "comment": comment,
         "time": minutes(request.resources.time_s),
@@ -56,6 +57,10 @@ def parameters(request: JobRequest, name: str, comment: str) -> dict[str, Any]:
             "requeue": True,
         },
     }
+    for key, value in (*found.items(), *found["additional_parameters"].items()):
+        if isinstance(value, str) and not value.isprintable():  # each is a line of a script
+            raise BackendError(f"{request.name}: {key} holds control characters: {value!r}")
+    return found
 
 
 def minutes(time_s: float | None) -> int | None:
@@ -105,6 +110,8 @@ def _extra(pool: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(extra, Mapping):
         raise BackendError(f"pools: `extra` is a mapping of sbatch options, not {extra!r}")
     named = {str(key).lstrip("-").replace("_", "-"): value for key, value in extra.items()}
+    if odd := [key for key in named if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key)]:
+        raise BackendError(f"pools: extra names no option of sbatch with {odd[0]!r}")
     if taken := sorted(named.keys() & _RESERVED):
         raise BackendError(f"pools: extra may not set {', '.join(taken)}: the orchestrator needs that for itself")
     return named
@@ -116,6 +123,4 @@ def _pool_options(request: JobRequest) -> Mapping[str, Any]:
         value = options.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
             raise BackendError(f"pools: {key} is one word or number, not {value!r}")
-        if isinstance(value, str) and not value.isprintable():
-            raise BackendError(f"pools: {key} holds control characters")
     return options

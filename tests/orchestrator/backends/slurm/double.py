@@ -208,7 +208,7 @@ class SlurmDouble:
             numbers = command[command.index("--jobs") + 1].split(",")
             jobs = [job for job in self.jobs.values() if job.id.partition("_")[0] in numbers]
         else:
-            name = command[command.index("--name") + 1]
+            name = command[command.index("--name") + 1] if "--name" in command else None
             jobs = [job for job in self.jobs.values() if job.options["job-name"] == name]
         return Reply(0, "".join(self._rows(job) for job in jobs))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.backends.base import JobState, JobStatus
-from orchestrator.backends.slurm.backend import GONE_AFTER_S, VISIBLE_WITHIN_S, SlurmBackend
+from orchestrator.backends.slurm.backend import COMPLETING_S, GONE_AFTER_S, VISIBLE_WITHIN_S, SlurmBackend
 from orchestrator.backends.slurm.commands import Reply
 from orchestrator.backends.slurm.ticket import STARTED
 from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable
@@ -38,6 +38,16 @@ def test_a_job_that_has_its_node_runs(backend, slurm, make, seen, word):
     assert seen(request, handle).state is JobState.QUEUED
     slurm.end(handle, word)
     assert seen(request, handle).state is JobState.RUNNING
+
+
+def test_a_node_that_cannot_clear_a_finished_job_away_does_not_hold_it_up(backend, slurm, make, seen, clock):
+    request = make()
+    handle = backend.submit(request)
+    slurm.end(handle, "COMPLETING")
+    write_outcome(request)
+    assert seen(request, handle).state is JobState.RUNNING
+    clock.sleep(COMPLETING_S)
+    assert seen(request, handle) == JobStatus(JobState.ENDED)
 
 
 @pytest.mark.parametrize("word", ["OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "DEADLINE"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from orchestrator.backends.slurm.checkup import look
 from orchestrator.backends.slurm.commands import Reply
 
@@ -30,6 +33,20 @@ def test_accounting_that_is_down_is_no_accounting_that_is_not_there(slurm, tmp_p
     assert not signs(slurm, tmp_path, clock)["Slurm accounting"].ok
     slurm.accounting = False
     assert signs(slurm, tmp_path, clock)["Slurm accounting"].ok
+
+
+def test_a_node_that_writes_into_the_folder_is_named(slurm, tmp_path, clock):
+    def run(command, timeout_s=60.0):
+        if command[0] != "sbatch":
+            return slurm(command, timeout_s)
+        trial = shlex.split(command[-1].removeprefix("--wrap="))[-1]
+        Path(trial).write_text("node-7\n")
+        return Reply(0, "17\n")
+
+    signs = {sign.check: sign for sign in look(run, tmp_path, clock, try_a_job=True)}
+    assert signs["state folder on a node"].ok
+    assert "node-7" in signs["state folder on a node"].detail
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_the_node_does_not_write_is_a_fault(slurm, tmp_path, clock):

@@ -58,10 +58,21 @@ def test_options_that_the_backend_needs_cannot_be_taken_away(make, name):
         asked(make, {"extra": {name: "x"}})
 
 
-@pytest.mark.parametrize("options", [{"partition": ["a"]}, {"qos": True}, {"account": "a\nb"}, {"extra": "--x"}])
+@pytest.mark.parametrize("options", [{"partition": ["a"]}, {"qos": True}, {"extra": "--x"}, {"extra": {"a b": 1}}])
 def test_options_of_another_kind_are_refused(make, options):
     with pytest.raises(BackendError, match="pools"):
         asked(make, options)
+
+
+@pytest.mark.parametrize("options", [{"account": "a\nrm -rf"}, {"extra": {"licenses": "a\nb"}}])
+def test_nothing_gets_a_line_of_its_own_into_the_script(make, options):
+    with pytest.raises(BackendError, match="control characters"):
+        asked(make, options)
+
+
+def test_nor_does_a_node_that_names_itself_so(make):
+    with pytest.raises(BackendError, match="exclude holds control characters"):
+        asked(make, {}, Resources(exclude_nodes=("n1\nrm",)))
 
 
 def test_a_job_is_warned_ahead_and_may_be_started_anew(make):
