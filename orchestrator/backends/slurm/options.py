@@ -69,10 +69,15 @@ def minutes(time_s: float | None) -> int | None:
 
 
 def fixed(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The part that a job cannot be given anew after its submission."""
+    """The part that its owner cannot change after the submission, and which of the others were set: they cannot be unset.
+
+    The time limit is among it, since only an administrator may raise it.
+    """
     more = parameters["additional_parameters"]
-    kept = {key: parameters[key] for key in ("gres", "cpus_per_task", "account", "qos") if parameters[key] is not None}
-    return {**kept, **{key: value for key, value in more.items() if key not in ("mem", "signal", "requeue")}}
+    kept = {key: parameters[key] for key in ("gres", "cpus_per_task", "account", "qos", "time")}
+    rest = {key: value for key, value in more.items() if key not in ("mem", "signal", "requeue")}
+    given = [key for key in ("partition", "constraint") if parameters[key] is not None] + ["mem"] * ("mem" in more)
+    return {**kept, **rest, "given": given}
 
 
 def changes(parameters: Mapping[str, Any]) -> list[str]:
@@ -82,7 +87,6 @@ def changes(parameters: Mapping[str, Any]) -> list[str]:
         "Partition": parameters["partition"],
         "Features": parameters["constraint"],
         "MinMemoryNode": memory and memory.removesuffix("M"),
-        "TimeLimit": parameters["time"],
         "ExcNodeList": parameters["exclude"],
     }
     return [f"{key}={value}" for key, value in words.items() if value is not None]

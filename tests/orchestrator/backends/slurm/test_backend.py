@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.backends.base import JobState, JobStatus
+from orchestrator.backends import load
+from orchestrator.backends.base import ArrayBackend, JobState, JobStatus
 from orchestrator.backends.slurm.backend import COMPLETING_S, GONE_AFTER_S, VISIBLE_WITHIN_S, SlurmBackend
 from orchestrator.backends.slurm.commands import Reply
 from orchestrator.backends.slurm.ticket import STARTED
@@ -287,6 +288,11 @@ def test_a_task_of_a_lost_array_is_adopted_by_its_own_attempt(backend, slurm, ma
 
 
 # ---- the cluster ---------------------------------------------------------------------------------------------------
+
+
+def test_it_is_loaded_by_its_name():
+    assert isinstance(load("slurm"), SlurmBackend)
+    assert isinstance(load("slurm"), ArrayBackend)
 
 
 def test_partitions_with_gpus_are_pools(backend):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ GIB = 1024**3
 
 
 def asked(make, options=None, resources=Resources()):  # noqa: B008
-    request = make(pool=Pool("p", options=options or {}), resources=resources)
+    request = make(secrets.token_hex(4), pool=Pool("p", options=options or {}), resources=resources)
     return parameters(request, "name", "comment")
 
 
@@ -81,13 +82,26 @@ def test_a_job_is_warned_ahead_and_may_be_started_anew(make):
 
 
 def test_another_pool_of_the_same_kind_changes_only_what_slurm_lets_one_change(make):
-    one = parameters(make("a", pool=Pool("p", options={"partition": "h100"}), resources=Resources(gpus=8)), "n", "c")
-    other_pool = Pool("q", options={"partition": "h200", "constraint": "big"})
-    other = parameters(make("b", pool=other_pool, resources=Resources(gpus=8, host_memory_bytes=GIB)), "n", "c")
+    one = asked(make, {"partition": "h100", "constraint": "x"}, Resources(gpus=8, host_memory_bytes=GIB))
+    other = asked(make, {"partition": "h200", "constraint": "y"}, Resources(gpus=8, host_memory_bytes=2 * GIB))
     assert fixed(one) == fixed(other)
-    assert changes(other) == ["Partition=h200", "Features=big", "MinMemoryNode=1024"]
-    typed = parameters(make("c", pool=Pool("q", options={"gres": "gpu:h200:8"})), "n", "c")
-    assert fixed(one) != fixed(typed)
+    assert changes(other) == ["Partition=h200", "Features=y", "MinMemoryNode=2048"]
+
+
+@pytest.mark.parametrize(
+    ("options", "resources"),
+    [
+        ({"gres": "gpu:h200:8"}, Resources(gpus=8)),
+        ({}, Resources(gpus=4)),
+        ({}, Resources(gpus=8, time_s=3600)),
+        ({}, Resources(gpus=8, host_memory_bytes=GIB)),
+        ({"constraint": "x"}, Resources(gpus=8)),
+        ({"account": "other"}, Resources(gpus=8)),
+        ({"extra": {"licenses": "x"}}, Resources(gpus=8)),
+    ],
+)
+def test_what_only_a_new_job_can_be_given(make, options, resources):
+    assert fixed(asked(make, options, resources)) != fixed(asked(make, {}, Resources(gpus=8)))
 
 
 def test_requests_of_one_shape_are_put_together_in_order(make):
