@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 GPUS_PER_NODE = 8
+CORES_PER_NODE = 64
 TIMEOUT_S = 10
 """How long a client waits for a daemon that does not answer."""
 
@@ -138,7 +139,7 @@ SlurmdParameters=config_overrides
     def _nodes(self) -> str:
         """More cores and memory than this machine has: `config_overrides` makes Slurm believe it."""
         return "\n".join(
-            f"NodeName={node.name(self.name)} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port} CPUs=64 "
+            f"NodeName={node.name(self.name)} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port} CPUs={CORES_PER_NODE} "
             f"RealMemory=2000000 Gres=gpu:{node.pool}:{GPUS_PER_NODE} Feature={node.pool} Weight={node.weight}"
             for node, port in zip(NODES, self.slurmd_ports, strict=True)
         )

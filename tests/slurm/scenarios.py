@@ -18,6 +18,8 @@ from tests.slurm.cluster import Cluster
 POOLS = {"h100": {"gpus": 8, "partition": "h100"}, "h200": {"gpus": 8, "partition": "h200"}}
 RESOURCES = {"gpus": 1, "ladder": ["h100", "h200"], "time": "10m", "host_memory": "256MiB"}
 PATIENCE_S = 200.0
+SAID = 3000
+"""Characters of output in a failure's message."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def as_a_user(stage: Stage, path: Path, happens: Callable[[Stage], None]) -> tup
     except BaseException as error:
         process.kill()
         output, _ = process.communicate()
-        raise AssertionError(f"{stage.name}: {error!r}; the orchestrator said:\n{output}") from error
+        raise AssertionError(f"{stage.name}: {error!r}; the orchestrator said at last:\n{output[-SAID:]}") from error
     return process.returncode, output
 
 
