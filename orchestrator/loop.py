@@ -291,6 +291,8 @@ class Drive:
 
     def _observe(self, attempt: AttemptRow, status: JobStatus) -> bool:
         now = self.clock.now()
+        if status.is_stuck:
+            self._warn(f"{attempt.job_name} will not start as it is: {self.backend.name} says {status.reason}")
         match status.state, attempt.state:
             case JobState.QUEUED, AttemptState.SUBMITTED | AttemptState.RUNNING:
                 moved = self.store.move_attempt(attempt, AttemptState.QUEUED, status.reason)

@@ -66,6 +66,8 @@ class JobStatus:
     """The scheduler's view of the wrapper's exit code."""
     reason: str | None = None
     """The scheduler's own word: NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, CANCELLED, ..."""
+    is_stuck: bool = False
+    """Queued, and the scheduler will not start it unless somebody does something; `reason` says what is the matter."""
 
 
 class Backend(Protocol):

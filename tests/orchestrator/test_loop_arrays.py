@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.base import JobRequest
+from orchestrator.backends.base import JobRef, JobRequest, JobState, JobStatus
 from orchestrator.backends.fake import FakeBackend, Play, Reply, always
 from orchestrator.backends.fake_files import fail
 from orchestrator.errors import BackendError
@@ -19,6 +19,22 @@ CUDA_OOM = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.35 GiB. GPU 0 has a total capacity of 79.10 GiB\n"
 )
 POINTS = 5
+
+
+class StuckFake(FakeBackend):
+    """Says of every queued job that it will not start."""
+
+    def poll(self, jobs: Sequence[JobRef]) -> Mapping[str, JobStatus]:
+        seen = super().poll(jobs)
+        stuck = JobStatus(JobState.QUEUED, reason="JobHeldAdmin", is_stuck=True)
+        return {handle: stuck if status.state is JobState.QUEUED else status for handle, status in seen.items()}
+
+
+def test_a_job_that_will_not_start_is_told_once(tmp_path: Path):
+    rehearsal = Rehearsal(tmp_path, always(Play()), points=1, backend=StuckFake)
+    rehearsal.drive()
+    assert [warning for warning in rehearsal.warnings if "JobHeldAdmin" in warning] == rehearsal.warnings
+    assert len(rehearsal.warnings) == 1
 
 
 class ArrayFake(FakeBackend):

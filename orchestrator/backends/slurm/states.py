@@ -32,6 +32,23 @@ ENDED = frozenset(
         "REVOKED",
     }
 )
+STUCK = (
+    "BadConstraints",
+    "PartitionTimeLimit",
+    "PartitionNodeLimit",
+    "PartitionInactive",
+    "PartitionDown",
+    "InvalidAccount",
+    "InvalidQOS",
+    "AccountNotAllowed",
+    "QOSNotAllowed",
+    "JobHeldUser",
+    "JobHeldAdmin",
+    "DependencyNeverSatisfied",
+    "launch failed requeued held",
+    "job requeued in held state",
+)
+"""Reasons for waiting that time alone does not end."""
 _CLOCKS_DIFFER_S = 3600.0
 """How far the clocks of two machines may be apart for a job to count as submitted after its ticket was written."""
 
@@ -53,7 +70,8 @@ def _later(submitted_at: float | None, ticket: Ticket) -> bool:
 def of_queue(row: QueueRow) -> JobStatus | None:
     """The state of the attempt that the job's present start is; None for a word that we do not know."""
     if row.state in WAITING:
-        return JobStatus(JobState.QUEUED, reason=row.reason)
+        reason = None if row.reason in ("", "None") else row.reason
+        return JobStatus(JobState.QUEUED, reason=reason, is_stuck=row.reason.startswith(STUCK))
     if row.state in RUNNING:
         return JobStatus(JobState.RUNNING)
     if row.state in ENDED:

@@ -51,6 +51,8 @@ class Job:
     process: subprocess.Popen[bytes] | None = None
     cancelled_at: float | None = None
     held: bool = False
+    reason: str = "None"
+    """Why it waits."""
     rows: list[tuple[str, str, float]] = field(default_factory=list)
     """(state, exit code, submitted at) of earlier starts."""
 
@@ -197,7 +199,7 @@ class SlurmDouble:
             "DerivedEC": "0",
             "Name": job.options["job-name"],
             "Comment": job.options["comment"],
-            "Reason": "job requeued in held state" if job.held else "None",
+            "Reason": "job requeued in held state" if job.held else job.reason,
         }
         return "".join(f"{values[name][:width]:{width}}|" for name, width in queue.FIELDS) + "\n"
 

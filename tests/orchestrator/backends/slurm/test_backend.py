@@ -51,6 +51,24 @@ def test_a_node_that_cannot_clear_a_finished_job_away_does_not_hold_it_up(backen
     assert seen(request, handle) == JobStatus(JobState.ENDED)
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_stuck"),
+    [
+        ("Resources", False),
+        ("ReqNodeNotAvail, Reserved for maintenance", False),
+        ("PartitionTimeLimit", True),
+        ("JobHeldAdmin", True),
+    ],
+)
+def test_a_job_that_waits_for_what_never_comes_is_told_from_one_that_waits(
+    backend, slurm, make, seen, reason, is_stuck
+):
+    request = make()
+    handle = backend.submit(request)
+    slurm.jobs[handle].reason = reason
+    assert seen(request, handle) == JobStatus(JobState.QUEUED, reason=reason, is_stuck=is_stuck)
+
+
 @pytest.mark.parametrize("word", ["OUT_OF_MEMORY", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "DEADLINE"])
 def test_an_end_is_said_in_slurms_word(backend, slurm, make, seen, word):
     request = make()
