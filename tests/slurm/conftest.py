@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import psutil
@@ -68,17 +68,22 @@ def plays(
     scenarios = {module.SCENARIO.name: module.SCENARIO for module in modules if hasattr(module, "SCENARIO")}
     with ThreadPoolExecutor(len(scenarios) + 1) as threads:
         running: dict[str, Future[Played]] = {}
-        unaccounted = [scenario for scenario in scenarios.values() if not scenario.accounting]
-        if unaccounted:
+
+        def start(*accounting: bool | None) -> None:
+            for scenario in scenarios.values():
+                if scenario.accounting in accounting:
+                    running[scenario.name] = threads.submit(scenario.play, cluster, shared_folder)
+
+        if any(scenario.accounting is False for scenario in scenarios.values()):
             cluster.stop("slurmdbd")
-            for scenario in unaccounted:
-                running[scenario.name] = threads.submit(scenario.play, cluster, shared_folder)
-            for future in list(running.values()):
-                future.exception()  # waits
+            start(False)
+            unaccounted = list(running.values())
+            start(None)
+            wait(unaccounted)
             cluster.start_slurmdbd()
-        for scenario in scenarios.values():
-            if scenario.accounting:
-                running[scenario.name] = threads.submit(scenario.play, cluster, shared_folder)
+            start(True)
+        else:
+            start(True, None)
         yield lambda scenario: running[scenario.name].result()
 
 

@@ -91,8 +91,8 @@ class Scenario:
     sweep: Mapping[str, Any]
     happens: Callable[[Stage], None] = nothing
     drive: Callable[[Stage, Path, Callable[[Stage], None]], tuple[int, str]] = as_a_user
-    accounting: bool = True
-    """Whether slurmdbd is up meanwhile."""
+    accounting: bool | None = True
+    """Whether slurmdbd is up meanwhile; None: it need not be."""
 
     def text(self) -> str:
         """The sweep file; JSON is YAML."""

@@ -28,6 +28,7 @@ SCENARIO = Scenario(
         "budget": {"max_parallel": POINTS},
     },
     the_controller_is_restarted,
+    accounting=None,
 )
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 
+from tests.slurm.configuration import CORES_PER_NODE
 from tests.slurm.scenarios import RESOURCES, Played, Scenario, Stage
 
 
 def somebody_takes_the_node(stage: Stage) -> None:
     stage.wait_for(lambda: stage.steps() >= 1, "the job has done a step")
     stage.cluster.run(
-        "sbatch", "--partition=urgent", "--gres=gpu:8", "--job-name=urgent", "--output=/dev/null", "--wrap=sleep 5"
+        "sbatch",
+        "--partition=urgent",
+        f"--cpus-per-task={CORES_PER_NODE}",
+        "--job-name=urgent",
+        "--output=/dev/null",
+        "--wrap=sleep 5",
     )
 
 
 SCENARIO = Scenario(
     "spot",
     {
-        "pools": {"h100": {"gpus": 8, "partition": "spot"}},
-        "resources": RESOURCES | {"gpus": 8, "ladder": ["h100"]},
+        "pools": {"h100": {"gpus": 8, "partition": "spot", "cpus": CORES_PER_NODE}},
+        "resources": RESOURCES | {"gpus": 0, "ladder": ["h100"]},
         "overrides": ["synthetic.step_seconds=2", "trainer.total_training_steps=6"],
         "job_name": "point",
     },

@@ -7,6 +7,7 @@ from tests.slurm.scenarios import RESOURCES, Played, Scenario
 SCENARIO = Scenario(
     "limit",
     {"overrides": ["synthetic.fail=hang"], "resources": RESOURCES | {"time": "1m"}, "job_name": "hangs"},
+    accounting=None,
 )
 
 
