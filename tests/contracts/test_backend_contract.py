@@ -175,6 +175,14 @@ def wait_for(site: Site, backend: Backend, job: JobRef, *states: JobState) -> Jo
     raise AssertionError(f"{job.handle} never became {states}")
 
 
+def wait_for_claim(site: Site, job: JobRef) -> None:
+    """A scheduler calls a job running before our wrapper does; one that ends it in between leaves no outcome."""
+    deadline = site.clock.now() + PATIENCE_S
+    while not AttemptPaths(job.attempt_dir).claim.exists():
+        assert site.clock.now() < deadline, f"nobody claimed {job.attempt_dir}"
+        site.clock.sleep(0.02)
+
+
 def outcome(request: JobRequest) -> Outcome:
     return Outcome.from_json(AttemptPaths(request.attempt_dir).outcome.read_text())
 
@@ -209,6 +217,7 @@ def test_cancelling_ends_the_job_and_asking_again_is_no_error(site, make):
     backend, request = site.client(), make(RUNS_ON)
     job = ref(request, backend.submit(request))
     wait_for(site, backend, job, JobState.RUNNING)
+    wait_for_claim(site, job)
     backend.cancel(job)
     backend.cancel(job)
     wait_for(site, backend, job, JobState.ENDED)
