@@ -35,7 +35,6 @@ class AccountingRow:
     """None where a signal ended it."""
     submitted_at: float | None
     comment: str
-    ran_out_of_memory: bool = False
 
     @property
     def is_stub(self) -> bool:
@@ -78,5 +77,4 @@ def _row(job: _Open) -> AccountingRow:
         exit_code=int(code) if code.isdigit() and signal in ("", "0") else None,
         submitted_at=timestamp(submit),
         comment=comment,
-        ran_out_of_memory=oom,
     )

@@ -43,7 +43,7 @@ def test_a_kill_for_memory_counts_for_the_start_that_it_happened_in():
     text = (
         f"9|j|h100|FAILED|1:0|0:0|{SUBMIT}|\n9.0|p||OUT_OF_MEMORY|0:125||{SUBMIT}|\n9|j|h100|FAILED|1:0|0:0|{SUBMIT}|\n"
     )
-    assert [row.ran_out_of_memory for row in parse(text)] == [True, False]
+    assert [row.state for row in parse(text)] == ["OUT_OF_MEMORY", "FAILED"]
 
 
 def test_a_stub_is_told_from_a_row():
