@@ -19,7 +19,7 @@ sweep: env  ## run sweeps/factor.yaml on this machine
 test: lint  ## lint, types, architecture and every test
 	$(BIN)/python -m pytest -n 2 -q -m "not verl and not gpu and not slurm"
 	$(BIN)/python -m pytest -q -m slurm
-	$(BIN)/python -m pytest -q -m verl
+	$(BIN)/python -m pytest -q -m "verl and not slurm"
 
 lint: env-test  ## what `make test` runs before the tests
 	$(BIN)/python -m ruff check .
