@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys;
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
-.PHONY: sweep test lint format env env-test clean help
+.PHONY: sweep test lint format env env-test slurm-up slurm-down clean help
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -17,8 +17,9 @@ sweep: env  ## run sweeps/factor.yaml on this machine
 	$(BIN)/python -m orchestrator sweep sweeps/factor.yaml
 
 test: lint  ## lint, types, architecture and every test
-	$(BIN)/python -m pytest -n 2 -q -m "not verl and not gpu"
-	$(BIN)/python -m pytest -q -m verl
+	$(BIN)/python -m pytest -n 2 -q -m "not verl and not gpu and not slurm"
+	$(BIN)/python -m pytest -q -m slurm
+	$(BIN)/python -m pytest -q -m "verl and not slurm"
 
 lint: env-test  ## what `make test` runs before the tests
 	$(BIN)/python -m ruff check .
@@ -49,6 +50,12 @@ $(VENV)/.env: pyproject.toml constraints.txt
 $(VENV)/.env-test: $(VENV)/.env
 	$(INSTALL) --editable '.[test]'
 	touch $@
+
+slurm-up: env-test  ## as root on Debian: a real Slurm cluster on this machine, to play with
+	$(BIN)/python -m tests.slurm up
+
+slurm-down:  ## end that cluster and its jobs
+	$(BIN)/python -m tests.slurm down
 
 clean:  ## remove .venv and caches, not runs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

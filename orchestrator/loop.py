@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from orchestrator import patches
-from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, JobStatus
+from orchestrator.backends.base import ArrayBackend, Backend, JobRef, JobRequest, JobState, JobStatus
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import collect_attempt, read_record
 from orchestrator.errors import BackendError, Deferred, SpecError, SubmitUncertain, Unobservable
@@ -94,12 +94,21 @@ class Drive:
             actions = [action for action in plan(view, self.limits, self.clock.now()) if not self._given_up(action)]
             if view.finished and not actions:
                 return view
-            changes = [self.apply(action) for action in actions]
-            if not any(changes):
+            if not self._apply_all(actions):
                 self.clock.sleep(self.poll_s)
 
     def _given_up(self, action: Action) -> bool:
         return isinstance(action, Log) and self._failed_logs.get(action.point.id, 0) >= LOG_TRIES
+
+    def _apply_all(self, actions: Sequence[Action]) -> bool:
+        """Carry them out, submissions first and together where the backend takes many; True when one changed anything."""
+        if not isinstance(self.backend, ArrayBackend):
+            changes = [self.apply(action) for action in actions]
+            return any(changes)
+        submits = [action for action in actions if isinstance(action, Submit)]
+        changes = [self._submit_many(submits, self.backend)] if submits else []
+        changes += [self.apply(action) for action in actions if not isinstance(action, Submit)]
+        return any(changes)
 
     def apply(self, action: Action) -> bool:
         """Carry one action out; True when it changed anything."""
@@ -160,31 +169,52 @@ class Drive:
         return patch
 
     def _submit(self, point: PointRow, attempt: AttemptRow) -> bool:
+        submitting = self._prepare(point, attempt, self.store.view(self.sweep))
+        return submitting is not None and self._call_submit(submitting)
+
+    def _submit_many(self, actions: Sequence[Submit], backend: ArrayBackend) -> bool:
+        view = self.store.view(self.sweep)
+        prepared = [self._prepare(action.point, action.attempt, view) for action in actions]
+        submitting = [attempt for attempt in prepared if attempt is not None]
+        wanted = [attempt for attempt in submitting if not attempt.cancel_requested]
+        replies = backend.submit_many([self._request(attempt) for attempt in wanted]) if wanted else {}
+        for attempt in wanted:
+            self._submitted(attempt, replies[attempt.token])
+        for attempt in submitting:
+            if attempt.cancel_requested:
+                self._call_submit(attempt)
+        return bool(submitting)
+
+    def _prepare(self, point: PointRow, attempt: AttemptRow, view: View) -> AttemptRow | None:
+        """Write the attempt's folder; the row in state submitting, or None where somebody else took it."""
         config = self.store.config(self.sweep, attempt.point)
         pool = self.pools.get(attempt.pool or "")
-        times = usual(self.store.view(self.sweep), point, attempt.pool)
-        write_attempt(self.site, self.spec, point, config, attempt, pool, times)
-        submitting = self.store.move_attempt(attempt, AttemptState.SUBMITTING)
-        return submitting is not None and self._call_submit(submitting)
+        write_attempt(self.site, self.spec, point, config, attempt, pool, usual(view, point, attempt.pool))
+        return self.store.move_attempt(attempt, AttemptState.SUBMITTING)
 
     def _call_submit(self, attempt: AttemptRow) -> bool:
         """`attempt` is in state submitting, as of just now, and no job of its name exists."""
         if attempt.cancel_requested:
             return self.store.move_attempt(attempt, AttemptState.ENDED, "cancelled before it was submitted") is not None
         try:
-            handle = self.backend.submit(self._request(attempt))
-        except SubmitUncertain as error:
-            return self.store.move_attempt(attempt, AttemptState.UNCERTAIN, str(error)) is not None
-        except Deferred as error:
-            return self._defer(attempt, str(error))
+            return self._submitted(attempt, self.backend.submit(self._request(attempt)))
         except BackendError as error:
-            refused = f"refused by {self.backend.name}: {error}"
-            now = self.clock.now()
-            moved = self.store.move_attempt(
-                attempt, AttemptState.ENDED, refused, scheduler_reason=refused, started_at=now, ended_at=now
-            )
-            return moved is not None
-        return self.store.move_attempt(attempt, AttemptState.SUBMITTED, handle=handle) is not None
+            return self._submitted(attempt, error)
+
+    def _submitted(self, attempt: AttemptRow, reply: str | BackendError) -> bool:
+        """What came of a submission: a handle, or why there is none."""
+        match reply:
+            case str():
+                return self.store.move_attempt(attempt, AttemptState.SUBMITTED, handle=reply) is not None
+            case SubmitUncertain():
+                return self.store.move_attempt(attempt, AttemptState.UNCERTAIN, str(reply)) is not None
+            case Deferred():
+                return self._defer(attempt, str(reply))
+        refused, now = f"refused by {self.backend.name}: {reply}", self.clock.now()
+        moved = self.store.move_attempt(
+            attempt, AttemptState.ENDED, refused, scheduler_reason=refused, started_at=now, ended_at=now
+        )
+        return moved is not None
 
     def _defer(self, attempt: AttemptRow, why: str) -> bool:
         """There is no room now: the same attempt is submitted again later, and nothing is charged."""
@@ -223,7 +253,14 @@ class Drive:
                 host_memory_bytes=attempt.host_memory_bytes,
                 exclude_nodes=attempt.exclude_nodes,
             ),
+            after=self._previous(attempt) if attempt.n > 1 else None,
         )
+
+    def _previous(self, attempt: AttemptRow) -> JobRef | None:
+        """The job of the point's last attempt before this one, where it had one."""
+        rows = [row for row in self.store.attempts(self.sweep) if row.point == attempt.point and row.n < attempt.n]
+        last = max(rows, key=lambda row: row.n, default=None)
+        return self._ref(last) if last is not None and last.handle else None
 
     # ---- watching --------------------------------------------------------------------------------------------------
 
@@ -254,6 +291,8 @@ class Drive:
 
     def _observe(self, attempt: AttemptRow, status: JobStatus) -> bool:
         now = self.clock.now()
+        if status.is_stuck:
+            self._warn(f"{attempt.job_name} will not start as it is: {self.backend.name} says {status.reason}")
         match status.state, attempt.state:
             case JobState.QUEUED, AttemptState.SUBMITTED | AttemptState.RUNNING:
                 moved = self.store.move_attempt(attempt, AttemptState.QUEUED, status.reason)

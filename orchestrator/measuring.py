@@ -23,5 +23,5 @@ def measure(evidence: Evidence, folder: AttemptPaths) -> Measured:
         start_s=outcome.first_step_s if outcome else None,
         gpu_bytes=evidence.gpu_peak_bytes,
         host_bytes=evidence.host_peak_bytes,
-        node=claim.host if claim else None,
+        node=(claim.node or claim.host) if claim else None,
     )

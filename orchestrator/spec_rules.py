@@ -15,7 +15,7 @@ from orchestrator.naming import BUILT_IN, placeholders
 from orchestrator.overrides import assignment, override_key
 from orchestrator.preflight.models import KNOWN, known_shape
 from orchestrator.spec_model import DEFAULT_ALIAS, RETRY_BUDGETS, SweepSpec
-from orchestrator.suggest import did_you_mean
+from orchestrator.suggest import did_you_mean, nearest
 from orchestrator.yaml_source import KeyPath
 
 Rule = Callable[[SweepSpec], Iterator[SpecError]]
@@ -189,6 +189,34 @@ def _ladder(spec: SweepSpec) -> Iterator[SpecError]:
             yield spec.error(("resources", "ladder"), f"`{name}` stands in it {count} times")
 
 
+POOL_KEYS = (
+    *("gpus", "memory_mib"),
+    *(
+        "partition",
+        "constraint",
+        "account",
+        "qos",
+        "reservation",
+        "gres",
+        "cpus",
+        "container",
+        "container_mounts",
+        "extra",
+    ),
+    "node_pool",
+)
+"""Ours, Slurm's, Run:ai's. Others may be the key of some backend, unless they look like a slip."""
+_SLIP = 0.8
+
+
+def _pools(spec: SweepSpec) -> Iterator[SpecError]:
+    for pool, keys in spec.pools.items():
+        for key in keys.model_extra or {}:
+            meant = None if key in POOL_KEYS else nearest(key, POOL_KEYS, _SLIP)
+            if meant:
+                yield spec.error(("pools", pool, key), "is no key of a pool", f"did you mean `{meant}`?")
+
+
 def _retry(spec: SweepSpec) -> Iterator[SpecError]:
     for cause in spec.retry.budgets:
         if cause not in RETRY_BUDGETS:
@@ -262,6 +290,7 @@ _RULES: tuple[Rule, ...] = (
     _job_name,
     _overrides,
     _ladder,
+    _pools,
     _retry,
     _patches,
     _budget,

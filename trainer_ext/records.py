@@ -130,6 +130,8 @@ class Claim(_Record):
     pid: int
     process_started_at: float
     time: float
+    node: str = ""
+    """The scheduler's own name for the host, where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,8 @@ torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 18.55 GiB. GPU 0 h
 [rank1]: torch.distributed.DistBackendError: NCCL communicator was aborted on rank 1.
 ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task."""
 
+MIB = 1024**2
+
 
 class SyntheticFailure(RuntimeError):
     """What `fail: python_error` raises."""
@@ -54,10 +56,17 @@ def _python_error() -> None:
     raise SyntheticFailure("synthetic.fail=python_error asked for this")
 
 
+def _host_oom() -> None:
+    """Takes memory until the kernel ends it; where nothing limits the job, it stops at 2 GiB and fails."""
+    taken = [bytearray(b"x") * MIB for _ in range(2048)]
+    raise MemoryError(f"{len(taken)} MiB taken, and nobody minded")
+
+
 BEFORE_STEP: Mapping[str, Callable[[], None]] = {
     "cuda_oom": _cuda_oom,
     "python_error": _python_error,
     "hang": _hang,
+    "host_oom": _host_oom,
     "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 """Failures that strike instead of this attempt's step number `synthetic.fail_after + 1`."""

@@ -11,8 +11,9 @@ from orchestrator.errors import UsageError
 BACKENDS = {
     "local": "orchestrator.backends.local:LocalBackend",
     "fake": "orchestrator.backends.fake:FakeBackend",
+    "slurm": "orchestrator.backends.slurm.backend:SlurmBackend",
 }
-"""name -> module:class. Slurm and Run:ai join here."""
+"""name -> module:class. Run:ai joins here."""
 
 
 def load(name: str) -> Backend:

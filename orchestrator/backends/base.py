@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from orchestrator.errors import BackendError
 from orchestrator.model import Pool, Resources
 
 
@@ -44,6 +45,8 @@ class JobRequest:
     attempt_dir: Path
     pool: Pool | None
     resources: Resources
+    after: JobRef | None = None
+    """The job of the point's last attempt, which is over: a scheduler may run this one under the same id."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class JobStatus:
     """The scheduler's view of the wrapper's exit code."""
     reason: str | None = None
     """The scheduler's own word: NODE_FAIL, PREEMPTED, OUT_OF_MEMORY, TIMEOUT, CANCELLED, ..."""
+    is_stuck: bool = False
+    """Queued, and the scheduler will not start it unless somebody does something; `reason` says what is the matter."""
 
 
 class Backend(Protocol):
@@ -78,3 +83,11 @@ class Backend(Protocol):
 
     def pools(self) -> Sequence[Pool]:
         """Pools this backend knows of without being told (this machine's own, for local); may be empty."""
+
+
+@runtime_checkable
+class ArrayBackend(Backend, Protocol):
+    """A backend that takes many submissions at once for the price of one."""
+
+    def submit_many(self, requests: Sequence[JobRequest]) -> Mapping[str, str | BackendError]:
+        """By token, the handle, or the error that `submit` would have raised for this one."""

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from orchestrator.cli.arguments import ENV_DATABASE, add_json, add_root, open_store, print_json
+from orchestrator.clock import SystemClock
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, OrchestratorError
 from orchestrator.paths import RootPaths
 
@@ -41,6 +42,9 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend", choices=["slurm"], help="also try it with a job of a second; without it the cluster is only asked"
+    )
     add_json(parser)
     add_root(parser)
 
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         lambda: _database(paths),
         _gpus,
     ]
-    findings = [check() for check in checks]
+    findings = [check() for check in checks] + _slurm(paths, wanted=args.backend == "slurm")
     if args.json:
         print_json([vars(finding) for finding in findings])
     else:
@@ -141,3 +145,14 @@ def _gpus() -> Finding:
     if not pools:
         return Finding("GPUs", True, "none here: the local backend trains on the CPU")
     return Finding("GPUs", True, ", ".join(f"{pool.gpus} x {pool.name}, {pool.memory_mib} MiB" for pool in pools))
+
+
+def _slurm(paths: RootPaths, *, wanted: bool) -> list[Finding]:
+    """Nothing on a machine without Slurm, unless it is asked for."""
+    if not wanted and shutil.which("sinfo") is None:
+        return []
+    from orchestrator.backends.slurm.checkup import look
+    from orchestrator.backends.slurm.commands import run_command
+
+    signs = look(run_command, paths.root, SystemClock(), try_a_job=wanted)
+    return [Finding(sign.check, sign.ok, sign.detail) for sign in signs]

@@ -87,7 +87,7 @@ def collect_attempt(
         ended_at=outcome.ended_at if outcome else None,
         heartbeat_at=heartbeat.time if heartbeat else None,
         last_output_at=heartbeat.last_output_at if heartbeat else None,
-        node=claim.host if claim else None,
+        node=(claim.node or claim.host) if claim else None,
     )
 
 

@@ -14,8 +14,11 @@ import psutil
 
 from trainer_ext.records import Claim
 
+ENV_NODE = "SLURMD_NODENAME"
+"""Slurm need not call a node by its host name, and knows it by no other name."""
 
-def own_claim(token: str, now: float) -> Claim:
+
+def own_claim(token: str, now: float, node: str = "") -> Claim:
     """The claim of this process."""
     process = psutil.Process()
     return Claim(
@@ -24,6 +27,7 @@ def own_claim(token: str, now: float) -> Claim:
         pid=process.pid,
         process_started_at=process.create_time(),
         time=now,
+        node=node,
     )
 
 

@@ -20,11 +20,13 @@ from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, Jo
 from orchestrator.backends.fake import FakeBackend, FakeCluster, Play, Reply
 from orchestrator.backends.fake_files import fail
 from orchestrator.backends.local import LocalBackend
+from orchestrator.backends.slurm.backend import SlurmBackend
 from orchestrator.clock import Clock, FakeClock, SystemClock
 from orchestrator.errors import SubmitUncertain
 from orchestrator.job import processes
 from orchestrator.model import Resources
 from orchestrator.paths import AttemptPaths
+from tests.orchestrator.backends.slurm.double import SlurmDouble
 from trainer_ext.records import AttemptSpec, Outcome
 
 PATIENCE_S = 30.0
@@ -84,6 +86,26 @@ class LocalSite:
 
 
 @dataclass
+class SlurmSite:
+    """The Slurm backend on a double of Slurm's commands that runs the scripts it is given."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    slurm: SlurmDouble = field(default_factory=SlurmDouble)
+
+    def client(self) -> Backend:
+        return SlurmBackend(self.slurm, self.clock)
+
+    def prepare(self, request: JobRequest, job: Job) -> None:
+        write_spec(request, [sys.executable, "-c", job.code])
+
+    def lose_next_reply(self) -> None:
+        self.slurm.loses_next_reply = True
+
+    def close(self) -> None:
+        self.slurm.close()
+
+
+@dataclass
 class FakeSite:
     clock: FakeClock = field(default_factory=FakeClock)
     plays: dict[str, Play] = field(default_factory=dict)
@@ -119,7 +141,7 @@ def write_spec(request: JobRequest, command: list[str]) -> None:
     AttemptPaths(request.attempt_dir).spec.write_text(spec.to_json())
 
 
-@pytest.fixture(params=[LocalSite, FakeSite], ids=["local", "fake"])
+@pytest.fixture(params=[LocalSite, SlurmSite, FakeSite], ids=["local", "slurm", "fake"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     site = request.param()
     yield site
@@ -151,6 +173,14 @@ def wait_for(site: Site, backend: Backend, job: JobRef, *states: JobState) -> Jo
             return status
         site.clock.sleep(0.02)
     raise AssertionError(f"{job.handle} never became {states}")
+
+
+def wait_for_claim(site: Site, job: JobRef) -> None:
+    """A scheduler calls a job running before our wrapper does; one that ends it in between leaves no outcome."""
+    deadline = site.clock.now() + PATIENCE_S
+    while not AttemptPaths(job.attempt_dir).claim.exists():
+        assert site.clock.now() < deadline, f"nobody claimed {job.attempt_dir}"
+        site.clock.sleep(0.02)
 
 
 def outcome(request: JobRequest) -> Outcome:
@@ -187,6 +217,7 @@ def test_cancelling_ends_the_job_and_asking_again_is_no_error(site, make):
     backend, request = site.client(), make(RUNS_ON)
     job = ref(request, backend.submit(request))
     wait_for(site, backend, job, JobState.RUNNING)
+    wait_for_claim(site, job)
     backend.cancel(job)
     backend.cancel(job)
     wait_for(site, backend, job, JobState.ENDED)

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class Product:
     """`python -m orchestrator` on one state folder."""
 
     root: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Beyond this process's own."""
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -30,7 +32,7 @@ class Product:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **self.environ},
         )
 
     def run(self, *words: str, timeout: float = 120) -> tuple[int, str]:

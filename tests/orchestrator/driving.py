@@ -83,6 +83,7 @@ class Rehearsal:
     clock: FakeClock = field(default_factory=FakeClock)
     logged: Logged = field(default_factory=Logged)
     warnings: list[str] = field(default_factory=list)
+    backend: Callable[[FakeCluster], FakeBackend] = FakeBackend
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(self.script, self.clock, tuple(POOLS.values()))
@@ -109,7 +110,7 @@ class Rehearsal:
             sweep="s",
             spec=self.spec,
             store=Mortal(self.store, fuse),
-            backend=Mortal(FakeBackend(self.cluster), fuse),
+            backend=Mortal(self.backend(self.cluster), fuse),
             logger=self.logged,
             clock=self.clock,
             site=Site(self.paths, "python"),

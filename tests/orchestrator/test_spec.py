@@ -155,6 +155,10 @@ def test_plain_data_restores_it(tmp_path: Path, configs: Path) -> None:
             ("ladder: [h100, h200]", "ladder: [h200, h100]"),
             "sweep.yaml:19: resources.ladder[1]: `h100` (81559 MiB) does not have more",
         ),
+        (
+            ("h200: {gpus: 8,", "h200: {gpus: 8, partiton: x,"),
+            "pools.h200.partiton: is no key of a pool (did you mean `partition`?)",
+        ),
         (("ladder: [h100, h200]", "ladder: [h100, h100]"), "resources.ladder: `h100` stands in it 2 times"),
         (("{gpus: 8, ladder", "{gpus: 16, ladder"), "sweep.yaml:19: resources.ladder[0]: a node of `h100` has 8 GPUs"),
         (("{gpus: 8, ladder", "{gpus: true, ladder"), "sweep.yaml:19: resources.gpus: "),

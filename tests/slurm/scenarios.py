@@ -1,0 +1,153 @@
+"""Sweeps that run at the same time on one cluster, each with what happens to it on the way.
+
+The jobs are synthetic and last a second; the sweeps, the orchestrator that drives them and the cluster are real.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.sweeping import Product
+from tests.slurm.cluster import Cluster
+
+POOLS = {"h100": {"gpus": 8, "partition": "h100"}, "h200": {"gpus": 8, "partition": "h200"}}
+RESOURCES = {"gpus": 1, "ladder": ["h100", "h200"], "time": "10m", "host_memory": "256MiB"}
+PATIENCE_S = 200.0
+SAID = 3000
+"""Characters of output in a failure's message."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One sweep on the cluster, while it runs."""
+
+    cluster: Cluster
+    product: Product
+    name: str
+
+    def wait_for(self, condition: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{self.name}: {what}: it never happened"
+            time.sleep(0.1)
+
+    def attempts(self) -> list[Path]:
+        return self.product.attempt_folders(self.name)
+
+    def started(self, config: Callable[[dict[str, Any]], bool] = lambda _config: True) -> list[Path]:
+        """Folders of attempts that some job has claimed, and whose configuration is like that."""
+        return [
+            folder
+            for folder in self.attempts()
+            if (folder / "claim").exists() and config(json.loads((folder / "config.yaml").read_text()))
+        ]
+
+    def steps(self) -> int:
+        """Steps logged by all attempts together."""
+        return sum(
+            (folder / "metrics.jsonl").exists() and _lines(folder / "metrics.jsonl") for folder in self.attempts()
+        )
+
+    def job_ids(self, *states: str) -> list[str]:
+        """Of this sweep's jobs in one of the states; tasks of arrays one by one."""
+        shown = self.cluster.run(
+            "squeue", "--noheader", "--array", f"--states={','.join(states)}", "--Format=JobArrayID:30,Name:80"
+        )
+        rows = [line.split() for line in shown.splitlines()]
+        return [row[0] for row in rows if len(row) == 2 and row[1].startswith(f"{self.name}-")]
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def as_a_user(stage: Stage, path: Path, happens: Callable[[Stage], None]) -> tuple[int, str]:
+    """Exit code and output of one `sweep`, while `happens` happens."""
+    process = stage.product.start("sweep", str(path))
+    try:
+        happens(stage)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    except BaseException as error:
+        process.kill()
+        output, _ = process.communicate()
+        raise AssertionError(f"{stage.name}: {error!r}; the orchestrator said at last:\n{output[-SAID:]}") from error
+    return process.returncode, output
+
+
+def nothing(stage: Stage) -> None:
+    """Nobody disturbs the sweep."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One sweep, what happens to it, and how the orchestrator is run meanwhile."""
+
+    name: str
+    sweep: Mapping[str, Any]
+    happens: Callable[[Stage], None] = nothing
+    drive: Callable[[Stage, Path, Callable[[Stage], None]], tuple[int, str]] = as_a_user
+    accounting: bool | None = True
+    """Whether slurmdbd is up meanwhile; None: it need not be."""
+
+    def text(self) -> str:
+        """The sweep file; JSON is YAML."""
+        defaults = {
+            "name": self.name,
+            "config": "synthetic",
+            "backend": "slurm",
+            "pools": POOLS,
+            "resources": RESOURCES,
+            "retry": {"backoff": {"base": 0.1}, "host_memory_max": RESOURCES["host_memory"]},
+            "budget": {"max_parallel": 8},
+        }
+        return json.dumps(defaults | dict(self.sweep), indent=1)
+
+    def play(self, cluster: Cluster, folder: Path) -> Played:
+        """From the sweep file to the end."""
+        path = folder / f"{self.name}.yaml"
+        path.write_text(self.text())
+        stage = Stage(cluster, Product(folder / self.name, cluster.environ), self.name)
+        code, output = self.drive(stage, path, self.happens)
+        return Played(stage, code, output, stage.product.json("status", self.name))
+
+
+@dataclass(frozen=True)
+class Played:
+    """A sweep that came to its end."""
+
+    stage: Stage
+    exit_code: int
+    output: str
+    status: Any
+
+    def point(self, name: str) -> dict[str, Any]:
+        (point,) = (point for point in self.status["points"] if point["name"] == name)
+        return point
+
+    def states(self) -> dict[str, str]:
+        return {point["name"]: point["state"] for point in self.status["points"]}
+
+    def tried(self, name: str) -> list[tuple[str, str]]:
+        """(pool, verdict) of each attempt of a point."""
+        return [(attempt["pool"], attempt["verdict"]) for attempt in self.point(name)["attempts"]]
+
+    def complete_runs(self) -> dict[str, int]:
+        """Point -> attempts in which the job got to its end, by the wrappers' own words."""
+        count = {point["name"]: 0 for point in self.status["points"]}
+        names = {point["id"]: point["name"] for point in self.status["points"]}
+        for folder in self.stage.attempts():
+            spec = json.loads((folder / "attempt.json").read_text())
+            outcome = folder / "outcome.json"
+            if outcome.exists():
+                steps = json.loads(outcome.read_text())["steps"]
+                count[names[spec["point"]]] += spec["expected_steps"] in steps
+        return count
+
+    def left_over(self) -> list[str]:
+        """Jobs of the sweep that Slurm still means to run."""
+        return self.stage.job_ids("PENDING", "RUNNING", "COMPLETING", "SUSPENDED")
