@@ -10,6 +10,7 @@ from hypothesis import given
 from orchestrator.triage.evidence import GIB, Evidence, NpzFacts, Role, Signature
 from orchestrator.triage.explain import Fact, explain
 from tests.orchestrator.triage.test_verdict import EVIDENCE
+from tests.orchestrator.triage.test_verdict import dead as dead_attempt
 
 OOM = Signature(
     "cuda_oom",
@@ -28,20 +29,8 @@ NCCL = [
 
 
 def dead(**changes: Any) -> Evidence:
-    fields: dict[str, Any] = {
-        "ended": True,
-        "outcome_seen": True,
-        "exit_code": 1,
-        "phase": "run",
-        "expected_steps": 2,
-        "steps": (1,),
-        "expected_npz": 2,
-        "npz": (NpzFacts("influence/step_000001.npz", 1),),
-        "signatures": (*NCCL, OOM),
-        "log_lines": 900,
-        **changes,
-    }
-    return Evidence(**fields)
+    """Of an out-of-memory, with what followed from it."""
+    return dead_attempt(**{"signatures": (*NCCL, OOM), "log_lines": 900, **changes})
 
 
 def lines(facts: tuple[Fact, ...], depth: int = 0) -> list[str]:

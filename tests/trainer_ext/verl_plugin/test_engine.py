@@ -21,7 +21,6 @@ from tests.trainer_ext.verl_plugin.engine_world import (
     update,
     worker_of,
 )
-from trainer_ext.assets import tiny_qwen2
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ROWS = Rows(
@@ -37,13 +36,6 @@ ROWS = Rows(
 TOKENS = sum(map(len, ROWS.responses))
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("model")
-    tiny_qwen2.make(folder, seed=0)
-    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from tests.trainer_ext.verl_plugin.engine_world import (
     update,
     worker_of,
 )
-from trainer_ext.assets import tiny_qwen2
 
 FUNCTIONS = ("log_prob_reward", "log_prob_advantage")
 ROWS = Rows(
@@ -54,20 +52,6 @@ MICRO_BATCHES = {
 }
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("model")
-    tiny_qwen2.make(folder, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def worker(model_folder: Path) -> Iterator[Any]:
-    """Its weights never change here: the optimizer is held in every update."""
-    with worker_of(make_config(model_folder)) as built:
-        yield built
 
 
 def batch_of(**settings: Any) -> TensorDict:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +11,7 @@ import torch
 from torch import Tensor
 
 from orchestrator.collect.console import parse_console
-from tests.trainer_ext.verl_plugin.engine_world import Rows, make_batch, make_config, request, traced, worker_of
-from trainer_ext.assets import tiny_qwen2
+from tests.trainer_ext.verl_plugin.engine_world import Rows, make_batch, request, traced
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses, compare_projection, similarity
 from trainer_ext.verl_plugin.similarity import RankComparison, combined, lines
 
@@ -35,20 +32,6 @@ SCORING = {
     "output_function": "log_prob_reward",
 }
 MODULE = "layers.1.self_attn.k_proj"
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("model")
-    tiny_qwen2.make(folder, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def worker(model_folder: Path) -> Iterator[Any]:
-    """Its weights never change here: the optimizer is held in every update."""
-    with worker_of(make_config(model_folder)) as built:
-        yield built
 
 
 def answer(worker: Any, inline: bool, compare: bool = True, **changes: Any) -> tuple[Tensor, dict[str, Any]]:
