@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import signal
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.job.stopping import Limits, Stop, next_deadline, react
@@ -96,13 +96,23 @@ def test_the_kill_comes_once_and_no_earlier_than_the_grace(history, given_limits
 
 
 @given(histories, limits)
-def test_after_the_grace_the_job_has_been_killed(history, given_limits):
+@example([(0.0, signal.SIGTERM), (20.0, None), (30.0, None), (0.0, None)], NOTICE)  # slept through both deadlines
+def test_once_the_notice_is_over_the_job_has_been_signalled(history, given_limits):
     steps = play(history, given_limits)
-    told = next((now for now, stop, _ in steps if stop and stop.reason != "warned"), math.inf)
-    late = told + given_limits.notice_s + given_limits.grace_s
-    after = [sent for now, _, sent in steps if now >= late]
-    if len(after) > 1:  # a wrapper that slept through both deadlines sends the signal first
-        assert any(sent == signal.SIGKILL for _, _, sent in steps)
+    told = next((index for index, (_, stop, _) in enumerate(steps) if stop and stop.reason != "warned"), len(steps))
+    for index in range(told, len(steps)):
+        if steps[index][0] >= steps[told][0] + given_limits.notice_s:
+            assert any(sent is not None for _, _, sent in steps[: index + 1])
+
+
+@given(histories, limits)
+@example([(0.0, signal.SIGTERM), (50.0, None), (19.0, None), (1.0, None)], NOTICE)
+def test_once_the_grace_is_over_the_job_has_been_killed(history, given_limits):
+    steps = play(history, given_limits)
+    signalled = next((index for index, (_, _, sent) in enumerate(steps) if sent is not None), len(steps))
+    for index in range(signalled + 1, len(steps)):
+        if steps[index][0] >= steps[signalled][0] + given_limits.grace_s:
+            assert any(sent == signal.SIGKILL for _, _, sent in steps[: index + 1])
 
 
 @given(histories, limits)
