@@ -55,6 +55,8 @@ class NpzSnapshot:
     min: float | None = None
     max: float | None = None
     nan_in_valid: int = 0
+    histogram: tuple[tuple[float, float, int], ...] = ()
+    """(from, to, how many), ascending, of the finite ones; bins grow with the magnitude."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,13 @@ def _point(data: Mapping[str, Any]) -> PointSnapshot:
         anomalies=tuple((code, message) for code, message in data.get("anomalies", ())),
         attempts=tuple(_build(AttemptSnapshot, attempt) for attempt in data.get("attempts", ())),
         metrics={int(step): dict(values) for step, values in data.get("metrics", {}).items()},
-        npz=tuple(_build(NpzSnapshot, file) for file in data.get("npz", ())),
+        npz=tuple(_npz(file) for file in data.get("npz", ())),
         predicted=_prediction(data["predicted"]) if data.get("predicted") else None,
     )
+
+
+def _npz(data: Mapping[str, Any]) -> NpzSnapshot:
+    return _build(NpzSnapshot, data, histogram=tuple((low, high, n) for low, high, n in data.get("histogram", ())))
 
 
 def _prediction(data: Mapping[str, Any]) -> PredictionSnapshot:

@@ -12,11 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect.npz_array import ArrayReader, BadArray, read_to_end
+from orchestrator.collect.score_bins import ScoreBins
 from orchestrator.triage.evidence import NpzFacts
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def read_npz(path: Path, name: str) -> NpzFacts:
         min=summary.min if summary.finite else None,
         max=summary.max if summary.finite else None,
         nan_in_valid=summary.valid - summary.finite,
+        histogram=summary.bins.histogram(),
     )
 
 
@@ -79,6 +81,7 @@ class _Summary:
     """Sum of squared deviations from the mean."""
     min: float = math.inf
     max: float = -math.inf
+    bins: ScoreBins = field(default_factory=ScoreBins)
 
     def add(self, values: NDArray[Any]) -> None:
         """`values`: float64 [n], what stands in valid positions."""
@@ -94,6 +97,7 @@ class _Summary:
         self.mean += difference * values.size / count
         self.finite = count
         self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
+        self.bins.add(values)
 
 
 def _summarise(archive: zipfile.ZipFile) -> tuple[_Summary, int]:

@@ -99,6 +99,8 @@ class NpzFacts:
     min: float | None = None
     max: float | None = None
     nan_in_valid: int = 0
+    histogram: tuple[tuple[float, float, int], ...] = ()
+    """(from, to, how many), ascending, of the finite ones."""
 
 
 @dataclass(frozen=True)
