@@ -32,11 +32,11 @@ CLUSTER_PROFILE = "h200x8"
 VERL_CONFIG = "ppo_trainer"
 
 
-def resolve_profile(spec: SweepSpec, has_gpu: bool, backend: str) -> str | None:
-    """The profile that `auto` stands for: `local` on this machine when it has no GPU, else `h200x8`."""
+def resolve_profile(spec: SweepSpec, can_use_gpu: bool, preferred: str | None = None) -> str | None:
+    """The profile that `auto` stands for: the preferred one, else `h200x8` where jobs can use GPUs and `local` where not."""
     if spec.profile != "auto":
         return spec.profile
-    return LOCAL_PROFILE if backend == "local" and not has_gpu else CLUSTER_PROFILE
+    return preferred or (CLUSTER_PROFILE if can_use_gpu else LOCAL_PROFILE)
 
 
 def find_verl_config() -> Path | None:

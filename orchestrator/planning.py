@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from orchestrator import backends, patches
@@ -19,6 +21,9 @@ from orchestrator.policy import Backoff, RetryRules
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
 from orchestrator.triage.own_patterns import check_examples
+
+ENV_PROFILE = "ORCHESTRATOR_PROFILE"
+"""Names what `profile: auto` stands for on this machine."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,13 @@ class Planned:
     points: tuple[Point, ...]
 
 
-def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, profile: str | None) -> Planned:
+def plan_sweep(
+    path: Path,
+    assignments: Sequence[str],
+    backend: str | None,
+    profile: str | None,
+    environ: Mapping[str, str] = os.environ,
+) -> Planned:
     """Load, expand and compose; writes nothing.
 
     Args:
@@ -54,6 +65,7 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
         assignments: the command line's `key=value` words.
         backend: `--backend`; None: what the sweep file says.
         profile: `--profile`; None: what the sweep file says.
+        environ: its `ORCHESTRATOR_PROFILE` is what `profile: auto` stands for here.
 
     Raises:
         SpecError, ComposeError: a mistake in the file or the overrides.
@@ -62,7 +74,7 @@ def plan_sweep(path: Path, assignments: Sequence[str], backend: str | None, prof
     spec = load(path, words)
     check_examples(spec)
     target = find_target(spec)
-    chosen = resolve_profile(spec, has_gpu=bool(target.pools), backend=target.backend.name)
+    chosen = resolve_profile(spec, can_use_gpu(target, torch_build()), environ.get(ENV_PROFILE))
     spec = spec.model_copy(update={"profile": chosen})
     points = compose_points(spec, expand(spec))
     for point in points:
@@ -91,6 +103,28 @@ def find_target(spec: SweepSpec) -> Target:
         return Target(backend, own, tuple(own))
     pools = {**own, **spec.pool_models()}
     return Target(backend, pools, tuple(spec.resources.ladder) or tuple(pools)[:1])
+
+
+def torch_build() -> str:
+    """The part of the installed torch's version behind the `+` (cpu, cu130, ...); empty where there is none or no torch."""
+    try:
+        return metadata.version("torch").partition("+")[2]
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def can_use_gpu(target: Target, build: str) -> bool:
+    """Whether jobs will find a GPU that their torch can use; on a cluster that is believed, unless they cannot.
+
+    Args:
+        build: of torch in this environment. Jobs on Slurm run in it too, unless a pool names a container.
+    """
+    if target.backend.name == "local":
+        return bool(target.pools)
+    in_this_environment = target.backend.name == "slurm" and not any(
+        "container" in pool.options for pool in target.pools.values()
+    )
+    return not (in_this_environment and build == "cpu")
 
 
 def limits(spec: SweepSpec, target: Target) -> Limits:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=f"{PROGRAM} {verb}", description=VERBS[verb].capitalize() + ".")
     module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_args(words[1:])))
+        return int(module.run(parser.parse_intermixed_args(words[1:])))
     except OrchestratorError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

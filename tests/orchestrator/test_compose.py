@@ -155,19 +155,20 @@ def sweep(**fields: Any) -> SweepSpec:
 
 
 @pytest.mark.parametrize(
-    ("written", "has_gpu", "backend", "profile"),
+    ("written", "can_use_gpu", "preferred", "profile"),
     [
-        ("auto", False, "local", "local"),
-        ("auto", True, "local", "h200x8"),
-        ("auto", False, "slurm", "h200x8"),
-        ("smoke", True, "slurm", "smoke"),
-        (None, True, "slurm", None),
+        ("auto", False, None, "local"),
+        ("auto", True, None, "h200x8"),
+        ("auto", True, "h100x8", "h100x8"),
+        ("auto", False, "smoke", "smoke"),
+        ("smoke", True, "h100x8", "smoke"),
+        (None, True, "h100x8", None),
     ],
 )
 def test_auto_is_a_profile_for_the_machine(
-    written: str | None, has_gpu: bool, backend: str, profile: str | None
+    written: str | None, can_use_gpu: bool, preferred: str | None, profile: str | None
 ) -> None:
-    assert resolve_profile(sweep(profile=written), has_gpu, backend) == profile
+    assert resolve_profile(sweep(profile=written), can_use_gpu, preferred) == profile
 
 
 def test_verl_is_found_without_importing_it() -> None:

@@ -73,6 +73,15 @@ def test_plan_as_json_has_the_documented_form_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_words_and_options_may_stand_in_any_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = []
+    for words in (["synthetic.seed=3", "--backend", "local"], ["--backend", "local", "synthetic.seed=3"]):
+        assert main(["plan", str(root.parent / "verbs.yaml"), *words, "--json"]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert plans[0] == plans[1]
+    assert "synthetic.seed=3" in plans[0]["points"][0]["overrides"]
+
+
 def test_logs_prints_the_console_log_of_a_point(root: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["logs", "verbs-python-error", "--root", str(root)]) == 0
     assert b"Traceback" in capfdbinary.readouterr().out
