@@ -64,6 +64,11 @@ def duration(value: float) -> str:
     return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
+def plural(number: int, noun: str) -> str:
+    """1 point, 1,200 points."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def stamp(time: float) -> str:
     """2026-02-22 10:03:12 UTC, the same on every machine."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

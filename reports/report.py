@@ -1,37 +1,54 @@
-"""`report.md` of a sweep: a title, a table of what was asked, results, scores, timing, attempts, checks, git, notes.
+"""`report.md` of a sweep: its sections in reading order.
 
 A section about which the snapshot knows nothing is left out. The same snapshot gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
-from reports.sections.attempts import attempts
-from reports.sections.closing import environment, git, notes
-from reports.sections.header import header
-from reports.sections.preflight import preflight
-from reports.sections.results import results
-from reports.sections.scores import scores
-from reports.sections.timing import timing
-from reports.sections.validation import validation
+from reports.drawing import Section, check_names, draw
 from reports.snapshot import SweepSnapshot
 
-SECTIONS: tuple[Callable[[SweepSnapshot], str], ...] = (
-    header,
-    results,
-    scores,
-    timing,
-    attempts,
-    preflight,
-    validation,
-    environment,
-    git,
-    notes,
+SECTIONS: tuple[Section, ...] = (
+    Section("header", "reports.sections.header"),
+    Section("changes", "reports.sections.changes"),
+    Section("results", "reports.sections.results"),
+    Section("scores", "reports.sections.scores"),
+    Section("timing", "reports.sections.timing"),
+    Section("scaling", "reports.scaling"),
+    Section("resources", "reports.sections.resources"),
+    Section("attempts", "reports.sections.attempts"),
+    Section("findings", "reports.findings.section"),
+    Section("similarity", "reports.similarity"),
+    Section("validation", "reports.sections.validation"),
+    Section("statistics", "reports.statistics"),
+    Section("plots", "reports.plots.section"),
+    Section("git", "reports.sections.git"),
+    Section("provenance", "reports.sections.provenance"),
+    Section("notes", "reports.sections.notes"),
 )
-"""In reading order; each gives Markdown without a blank line at either end, or an empty string."""
 
 
-def render(snapshot: SweepSnapshot) -> str:
-    """The whole report as GitHub-flavoured Markdown."""
-    return "\n\n".join(block for block in (section(snapshot) for section in SECTIONS) if block) + "\n"
+def render(snapshot: SweepSnapshot, templates: Sequence[Path] = (), only: Collection[str] | None = None) -> str:
+    """The report as GitHub-flavoured Markdown.
+
+    Args:
+        templates: folders with a user's own templates, `<section>.md.j2`; the first that has one wins.
+        only: names of the sections to draw; None: all.
+
+    Raises:
+        reports.drawing.TemplateProblem: one of the user's templates cannot be used.
+    """
+    check_names(templates, SECTIONS)
+    wanted = [section for section in SECTIONS if (only is None or section.name in only) and _is_there(section)]
+    return draw(snapshot, wanted, templates)
+
+
+def _is_there(section: Section) -> bool:
+    try:
+        return importlib.util.find_spec(section.module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,6 +40,109 @@ class GitState:
 
 
 @dataclass(frozen=True)
+class CommitSnapshot:
+    hash: str
+    subject: str
+    """First line of its message."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """One file that differs between two commits."""
+
+    path: str
+    change: str = "modified"
+    """added | modified | deleted | renamed"""
+    added: int | None = None
+    """Lines; None for a binary file."""
+    removed: int | None = None
+    subjects: tuple[str, ...] = ()
+    """Of the commits that touched it, oldest first."""
+
+
+@dataclass(frozen=True)
+class ChangesSnapshot:
+    """What became of the code since an earlier sweep, or since a commit that was named."""
+
+    base: str
+    """Full hash."""
+    head: str
+    base_sweep: str | None = None
+    """The sweep that ran on the base; None where a commit was named."""
+    commits: tuple[CommitSnapshot, ...] = ()
+    """Oldest first."""
+    files: tuple[FileChange, ...] = ()
+    """By path."""
+
+
+@dataclass(frozen=True)
+class SimilarityRow:
+    """One class of pairs of response gradients. None where there is no number."""
+
+    matrix: str
+    """RAW_DOT | HINV_DOT | PROJECTED | UNPROJECTED"""
+    scope: str
+    """PER_PROMPT | ALL_PROMPT"""
+    pair: str
+    """acc-acc | rej-rej | acc-rej"""
+    mean: float | None = None
+    cosine: float | None = None
+    self_dot: float | None = None
+    pairs: int = 0
+
+
+@dataclass(frozen=True)
+class SimilaritySnapshot:
+    """What the similarity diagnostic found in one step, as the NPZ file's `meta` holds it."""
+
+    rows: tuple[SimilarityRow, ...] = ()
+    residual: float | None = None
+    module: str | None = None
+    """The one that was captured without projection too."""
+    unprojected: tuple[SimilarityRow, ...] = ()
+    """Its rows, PROJECTED and UNPROJECTED."""
+    correlation: float | None = None
+    """Of its dots before and after projection."""
+    relative_error_of_self_dots: float | None = None
+
+
+@dataclass(frozen=True)
+class ModuleDims:
+    """Modules of one type and one projected size, as the NPZ file's `meta` holds them."""
+
+    module_type: str
+    """Last part of their names: q_proj."""
+    k_in: int
+    k_out: int
+    modules: int = 1
+    """How many there are."""
+    routes: tuple[str, ...] = ()
+    """By which they were solved; sorted."""
+    residual: float | None = None
+    """The largest of theirs; None where nothing was solved."""
+
+    @property
+    def dim(self) -> int:
+        """D, the side of a module's Hessian."""
+        return self.k_in * self.k_out
+
+
+@dataclass(frozen=True)
+class HardwareSnapshot:
+    """The node of a deciding attempt, as its wrapper saw it."""
+
+    gpu: str | None = None
+    """Product name of the cards."""
+    gpus: int = 0
+    """Cards that the job could see."""
+    driver: str | None = None
+    image: str | None = None
+    """Reference of the container image, with its digest where that is known."""
+    packages_sha256: str | None = None
+    """Of the names and versions of all installed Python packages: equal hashes mean equal packages."""
+
+
+@dataclass(frozen=True)
 class NpzSnapshot:
     """Influence scores of one step: statistics in float64 over valid positions."""
 
@@ -57,6 +160,9 @@ class NpzSnapshot:
     nan_in_valid: int = 0
     histogram: tuple[tuple[float, float, int], ...] = ()
     """(from, to, how many), ascending, of the finite ones; bins grow with the magnitude."""
+    bytes: int | None = None
+    """Size of the file."""
+    similarity: SimilaritySnapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +184,15 @@ class AttemptSnapshot:
     """Keys of the configuration that the retry policy changed, with their values here."""
     unpatched: Mapping[str, Scalar] = field(default_factory=dict)
     """The values of the same keys as the sweep file has them."""
+    moved: str | None = None
+    """Why it ran on this pool and in this way, where that was a decision: a retry, or what other points had shown."""
+    node: str | None = None
+    gpu_peak_bytes: int | None = None
+    host_peak_bytes: int | None = None
+    evidence: tuple[str, ...] = ()
+    """What its verdict stands on, each as `file:line: words` or `file: words`."""
+    folder: str | None = None
+    """Relative to the report."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +250,14 @@ class PointSnapshot:
     folder: str | None = None
     """The deciding attempt's folder, relative to the report."""
     predicted: PredictionSnapshot | None = None
+    step_lines: Mapping[int, str] = field(default_factory=dict)
+    """step -> where the deciding attempt's folder holds its metrics, as `metrics.jsonl:2`."""
+    log_lines: int = 0
+    """Lines of the deciding attempt's console log."""
+    errors: tuple[str, ...] = ()
+    """What looks like a failure in that log, whatever became of it, each as `file:line: words`."""
+    dims: tuple[ModuleDims, ...] = ()
+    hardware: HardwareSnapshot | None = None
 
     def has_anomaly(self, code: str) -> bool:
         return any(code == found for found, _ in self.anomalies)
@@ -167,6 +290,10 @@ class SweepSnapshot:
     """Versions and hardware, in the order to print them."""
     gpu_hours: float | None = None
     gpu_hours_limit: float | None = None
+    changes: ChangesSnapshot | None = None
+    backend: str | None = None
+    gpus: int = 0
+    """Cards that one attempt asks for."""
 
     def to_json(self) -> str:
         """Equal snapshots give equal text. NaN and infinities are written as Python's json does."""
@@ -182,9 +309,13 @@ class SweepSnapshot:
         data = json.loads(text)
         if not isinstance(data, dict):
             raise ValueError(f"a snapshot is a JSON object, not {type(data).__name__}")
-        points = tuple(_point(point) for point in data.get("points", ()))
-        git = data.get("git")
-        return _build(cls, data, points=points, git=_build(GitState, git) if git else None)
+        return _build(
+            cls,
+            data,
+            points=tuple(_point(point) for point in data.get("points", ())),
+            git=_optional(GitState, data.get("git")),
+            changes=_changes(data["changes"]) if data.get("changes") else None,
+        )
 
 
 def _point(data: Mapping[str, Any]) -> PointSnapshot:
@@ -192,21 +323,44 @@ def _point(data: Mapping[str, Any]) -> PointSnapshot:
         PointSnapshot,
         data,
         anomalies=tuple((code, message) for code, message in data.get("anomalies", ())),
-        attempts=tuple(_build(AttemptSnapshot, attempt) for attempt in data.get("attempts", ())),
+        attempts=_each(AttemptSnapshot, data.get("attempts")),
         metrics={int(step): dict(values) for step, values in data.get("metrics", {}).items()},
         npz=tuple(_npz(file) for file in data.get("npz", ())),
         predicted=_prediction(data["predicted"]) if data.get("predicted") else None,
+        step_lines={int(step): place for step, place in data.get("step_lines", {}).items()},
+        dims=_each(ModuleDims, data.get("dims")),
+        hardware=_optional(HardwareSnapshot, data.get("hardware")),
     )
 
 
 def _npz(data: Mapping[str, Any]) -> NpzSnapshot:
-    return _build(NpzSnapshot, data, histogram=tuple((low, high, n) for low, high, n in data.get("histogram", ())))
+    found = data.get("similarity")
+    rows = {name: _each(SimilarityRow, found.get(name)) for name in ("rows", "unprojected")} if found else {}
+    return _build(
+        NpzSnapshot,
+        data,
+        histogram=tuple((low, high, number) for low, high, number in data.get("histogram", ())),
+        similarity=_build(SimilaritySnapshot, found, **rows) if found else None,
+    )
+
+
+def _changes(data: Mapping[str, Any]) -> ChangesSnapshot:
+    commits, files = _each(CommitSnapshot, data.get("commits")), _each(FileChange, data.get("files"))
+    return _build(ChangesSnapshot, data, commits=commits, files=files)
 
 
 def _prediction(data: Mapping[str, Any]) -> PredictionSnapshot:
     return PredictionSnapshot(
         **{name: _build(Expected, data[name]) for name in ("gpu_bytes", "host_bytes", "seconds") if data.get(name)}
     )
+
+
+def _each(record: type[_T], items: Iterable[Mapping[str, Any]] | None) -> tuple[_T, ...]:
+    return tuple(_build(record, item) for item in items or ())
+
+
+def _optional(record: type[_T], data: Mapping[str, Any] | None) -> _T | None:
+    return _build(record, data) if data else None
 
 
 def _build(record: type[_T], data: Mapping[str, Any], **parsed: Any) -> _T:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from reports.markdown import Column, code, table, text
+from typing import Any
+
+from reports.markdown import Column, code, text
 from reports.numbers import duration
 from reports.snapshot import AttemptSnapshot, SweepSnapshot
 
 
-def attempts(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     """Every attempt of every point that took more than one; nothing when none did."""
     rows = [(point.name, a) for point in snapshot.points if len(point.attempts) > 1 for a in point.attempts]
     if not rows:
-        return ""
+        return None
     tries = [attempt for _, attempt in rows]
     columns = [
         Column("Job", [code(name) for name, _ in rows]),
@@ -23,7 +25,7 @@ def attempts(snapshot: SweepSnapshot) -> str:
         Column("Ran for", [_ran_for(attempt) for attempt in tries], numeric=True),
         Column("GPU hours", ["" if a.gpu_hours is None else f"{a.gpu_hours:.1f}" for a in tries], numeric=True),
     ]
-    return f"### Attempts\n\n{table(columns)}"
+    return {"columns": columns}
 
 
 def _exit(attempt: AttemptSnapshot) -> str:

@@ -7,26 +7,23 @@ sweep that did the same work differ there and in measured figures alone.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
-from reports.markdown import code, codes, key_values, one_line, text
-from reports.numbers import day, duration, stamp
-from reports.sections.points import axis_values, fixed_settings, plural, varying_axes
+from reports.markdown import code, codes, one_line, text
+from reports.numbers import day, duration, plural, stamp
+from reports.sections.points import axis_values, fixed_settings, varying_axes
 from reports.snapshot import SweepSnapshot
 
 
-def header(snapshot: SweepSnapshot) -> str:
-    """`## day - name` and the table Request, Delivery, Scope, ..."""
+def context(snapshot: SweepSnapshot) -> dict[str, Any]:
+    """The title, and the cells of the table Request, Delivery, Scope, ..."""
     name = text(one_line(snapshot.name))
-    title = f"## {name}" if snapshot.created_at is None else f"## {day(snapshot.created_at)} - {name}"
-    rows = [
-        ("Request", text(snapshot.description)),
-        ("Delivery", delivery(snapshot)),
-        ("Scope", _scope(snapshot)),
-        ("Sweep file", code(snapshot.spec_path or "")),
-        ("Command", code(snapshot.command or "")),
-        ("Started / finished", _clock(snapshot)),
-    ]
-    return f"{title}\n\n{key_values(('Item', 'Details'), rows)}"
+    return {
+        "title": name if snapshot.created_at is None else f"{day(snapshot.created_at)} - {name}",
+        "delivery": delivery(snapshot),
+        "scope": _scope(snapshot),
+        "clock": _clock(snapshot),
+    }
 
 
 def delivery(snapshot: SweepSnapshot) -> str:

@@ -58,7 +58,3 @@ def jobs(points: Sequence[PointSnapshot], total: int) -> str:
         return f"all {total} jobs"
     named = codes(point.name for point in points[:_MOST_NAMED])
     return f"{named} and {len(points) - _MOST_NAMED} more" if len(points) > _MOST_NAMED else named
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

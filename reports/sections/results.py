@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from reports import metrics
-from reports.markdown import Column, code, codes, table, text
+from reports.markdown import Column, code, codes, text
 from reports.numbers import count, seconds, statistics
 from reports.sections.memory import UNRELIABLE, footnote, memory_columns
 from reports.sections.patches import patch_note
@@ -15,10 +16,10 @@ from reports.snapshot import PointSnapshot, SweepSnapshot
 _LONGEST_REASON = 160
 
 
-def results(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     points, steps = snapshot.points, metrics.shown_steps(snapshot)
     if not points:
-        return ""
+        return None
     span = "/".join(f"s{step}" for step in steps)
     columns = [
         *job_columns(snapshot, points),
@@ -30,9 +31,14 @@ def results(snapshot: SweepSnapshot) -> str:
         Column("Score std", _score_std(snapshot), numeric=True),
         Column("Status", [status(point) for point in points]),
     ]
-    notes = [footnote(points), patch_note(points), _explanation(snapshot)]
-    blocks = ["### Experiment Results", _conditions(snapshot), table(columns), *notes]
-    return "\n\n".join(block for block in blocks if block)
+    return {
+        "settings": fixed_settings(snapshot),
+        "columns": columns,
+        "memory_footnote": footnote(points),
+        "patch_footnote": patch_note(points),
+        "timed_step": _timed_step(snapshot),
+        "npz_step": metrics.first_step(metrics.shown_npz_steps(snapshot)),
+    }
 
 
 def status(point: PointSnapshot) -> str:
@@ -46,21 +52,10 @@ def status(point: PointSnapshot) -> str:
     return words + (f" ({codes(dict.fromkeys(codes_shown))})" if codes_shown else "")
 
 
-def _conditions(snapshot: SweepSnapshot) -> str:
-    settings = fixed_settings(snapshot)
-    number = len(snapshot.points)
-    return f"{'The point' if number == 1 else f'All {number} points'}: {codes(settings)}." if settings else ""
-
-
-def _explanation(snapshot: SweepSnapshot) -> str:
+def _timed_step(snapshot: SweepSnapshot) -> int | None:
+    """The step whose seconds are shown; None where nobody has any."""
     step = metrics.first_step(metrics.shown_steps(snapshot))
-    npz_step = metrics.first_step(metrics.shown_npz_steps(snapshot))
-    notes = []
-    if step is not None and any(metrics.at(p, metrics.POP_ROWS, step) is not None for p in snapshot.points):
-        notes.append(f"`pop_rows` and `hessian_solve` are step {step} values.")
-    if npz_step is not None:
-        notes.append(f"Score std is of the step {npz_step} NPZ, in float64.")
-    return " ".join(notes)
+    return step if any(metrics.at(p, metrics.POP_ROWS, step) is not None for p in snapshot.points) else None
 
 
 def _seconds_column(title: str, points: Sequence[PointSnapshot], names: metrics.Names, steps: Sequence[int]) -> Column:

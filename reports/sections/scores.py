@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from reports import metrics
-from reports.markdown import Column, table
+from reports.markdown import Column
 from reports.numbers import count, statistics
 from reports.sections.points import job_columns
 from reports.snapshot import SweepSnapshot
 
 
-def scores(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     """One row a point and step; long runs show their first and last step."""
     steps = metrics.shown_npz_steps(snapshot)
     found = [(point, metrics.npz_at(point, step)) for point in snapshot.points for step in steps]
     rows = [(point, file) for point, file in found if file is not None]
     if not rows:
-        return ""
+        return None
     files = [file for _, file in rows]
     lost = any(file.nan_in_valid for file in files)
     columns = [
@@ -28,5 +30,4 @@ def scores(snapshot: SweepSnapshot) -> str:
         Column("Max", statistics([file.max for file in files]), numeric=True),
         Column("Unexpected NaN", [count(file.nan_in_valid) if lost else "" for file in files], numeric=True),
     ]
-    where = f"step {steps[0]}, float64" if len(steps) == 1 else "float64"
-    return f"### NPZ Score Distribution ({where})\n\n{table(columns)}"
+    return {"steps": steps, "columns": columns}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from reports import metrics
-from reports.markdown import Column, table
+from reports.markdown import Column
 from reports.numbers import percent, seconds
 from reports.sections.points import job_columns, tried
-from reports.sections.preflight import job_seconds
+from reports.sections.resources import job_seconds
 from reports.snapshot import PointSnapshot, SweepSnapshot
 
 
-def timing(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     """Phases of the first step in seconds; nothing when no phase was timed."""
     step = metrics.first_step(metrics.shown_steps(snapshot))
     points = [p for p in tried(snapshot) if any(metrics.at(p, names, step) is not None for _, names in metrics.PHASES)]
     if step is None or not points:
-        return ""
+        return None
     phases = [
         Column(f"`{phase}` (s)", [_figure(metrics.at(point, names, step)) for point in points], numeric=True)
         for phase, names in metrics.PHASES
@@ -25,7 +27,7 @@ def timing(snapshot: SweepSnapshot) -> str:
         Column("Job (s)", [_figure(job_seconds(point)) for point in points], numeric=True),
         Column("Outside its steps (s)", [_figure(_outside_steps(point)) for point in points], numeric=True),
     ]
-    return f"### Timing (step {step})\n\n{table([*job_columns(snapshot, points), *phases, share, *whole])}"
+    return {"step": step, "columns": [*job_columns(snapshot, points), *phases, share, *whole]}
 
 
 def _outside_steps(point: PointSnapshot) -> float | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reports import metrics
-from reports.markdown import Column, code, codes, table, text
-from reports.numbers import count, statistics
-from reports.sections.points import jobs, plural, tried
+from reports.markdown import code, codes, text
+from reports.numbers import count, plural, statistics
+from reports.sections.points import jobs, tried
 from reports.snapshot import PointSnapshot, SweepSnapshot
 from trainer_ext import records
 
@@ -31,16 +32,9 @@ class Check:
     passed: bool
 
 
-def validation(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     found = [check for check in checks(snapshot) if check is not None]
-    if not found:
-        return ""
-    columns = [
-        Column("Check", [check.title for check in found]),
-        Column("Evidence", [check.evidence for check in found]),
-        Column("Result", ["Pass" if check.passed else "**Fail**" for check in found]),
-    ]
-    return f"### Validation\n\n{table(columns)}"
+    return {"checks": found} if found else None
 
 
 def checks(snapshot: SweepSnapshot) -> list[Check | None]:

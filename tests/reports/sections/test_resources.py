@@ -6,10 +6,13 @@ import pytest
 
 from reports.report import render
 from reports.sections.patches import patch_note
-from reports.sections.preflight import preflight
 from reports.snapshot import AttemptSnapshot, Expected, PointSnapshot, PredictionSnapshot, SweepSnapshot
 
 GIB = 1024**3
+
+
+def resources(snapshot: SweepSnapshot) -> str:
+    return render(snapshot, only={"resources"})
 
 
 def point(
@@ -27,19 +30,19 @@ def guess(value: float, basis: str = "shapes") -> Expected:
 
 def test_a_prediction_stands_beside_its_measurement_with_its_error() -> None:
     seconds = Expected(800.0, 400.0, 1600.0)
-    report = preflight(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(60.0), None, seconds)),)))
+    report = resources(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(60.0), None, seconds)),)))
     assert "| `a` | `h200` | 60.0 (48.0 – 75.0) | 66.0 | -9% | 800 (400 – 1,600) | 900 | -11% |" in report
     assert "Host" not in report, "nothing was predicted of it"
     assert "by formula from the model's shapes" in report
 
 
 def test_a_measurement_outside_the_interval_is_bold() -> None:
-    report = preflight(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(30.0))),)))
+    report = resources(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(30.0))),)))
     assert "| 30.0 (24.0 – 37.5) | 66.0 | **-55%** |" in report
 
 
 def test_where_the_figures_come_from_is_said() -> None:
-    report = preflight(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(60.0, "scaled"))),)))
+    report = resources(SweepSnapshot("s", points=(point("a", PredictionSnapshot(guess(60.0, "scaled"))),)))
     assert "scaled from the nearest configuration" in report
 
 
@@ -53,7 +56,7 @@ def test_where_the_figures_come_from_is_said() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_left_out(unchecked: PointSnapshot) -> None:
-    assert preflight(SweepSnapshot("s", points=(unchecked,))) == ""
+    assert resources(SweepSnapshot("s", points=(unchecked,))).strip() == ""
 
 
 def test_predictions_survive_a_round_trip_through_json() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from reports.markdown import Column, code, table
+from reports.markdown import Column, code
 from reports.numbers import gib, seconds
 from reports.sections.memory import device_peak_bytes, host_peak_bytes
 from reports.sections.points import job_columns
@@ -17,11 +18,11 @@ _BASES = {
 }
 
 
-def preflight(snapshot: SweepSnapshot) -> str:
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     """Nothing where nothing was predicted, or nothing could be measured of it."""
     points = [point for point in snapshot.points if point.state == "succeeded" and _is_checked(point)]
     if not points:
-        return ""
+        return None
     columns = [
         *job_columns(snapshot, points),
         Column("Pool", [code(_pool(point)) for point in points]),
@@ -29,7 +30,7 @@ def preflight(snapshot: SweepSnapshot) -> str:
         *_columns("Host (GiB)", points, lambda p: p.host_bytes, host_peak_bytes, gib),
         *_columns("Job (s)", points, lambda p: p.seconds, job_seconds, seconds),
     ]
-    return f"### Predicted and measured\n\n{table(columns)}\n\n{_explanation(points)}"
+    return {"columns": columns, "bases": _bases(points)}
 
 
 def job_seconds(point: PointSnapshot) -> float | None:
@@ -82,7 +83,7 @@ def _pool(point: PointSnapshot) -> str:
     return (point.attempts[-1].pool or "") if point.attempts else ""
 
 
-def _explanation(points: Sequence[PointSnapshot]) -> str:
+def _bases(points: Sequence[PointSnapshot]) -> list[str]:
+    """How the figures were predicted, in words."""
     guesses = [g for p in points if (f := p.predicted) for g in (f.gpu_bytes, f.host_bytes, f.seconds) if g]
-    how = [_BASES[basis] for basis in _BASES if any(guess.basis == basis for guess in guesses)]
-    return f"Predictions with their intervals, {'; '.join(how)}. Bold: measured outside the interval."
+    return [_BASES[basis] for basis in _BASES if any(guess.basis == basis for guess in guesses)]
