@@ -100,7 +100,8 @@ def attempt_spec(
         "{point_dir}": str(paths.point(attempt.sweep, attempt.point)),
         "{attempt_dir}": str(paths.attempt(attempt.sweep, attempt.point, attempt.n).dir),
     }
-    config = patches.apply(config, attempt.patch)
+    patch = {**patches.of_pool(pool, config, spec.alias), **attempt.patch}
+    config = patches.apply(config, patch)
     job = job_section(config, spec)
     return AttemptSpec(
         token=attempt.token,
@@ -111,7 +112,7 @@ def attempt_spec(
         job_name=attempt.job_name,
         pool=attempt.pool,
         card_memory_mib=pool.memory_mib if pool else None,
-        overrides=[*point.overrides, *(assignment(f"++{key}", value) for key, value in attempt.patch.items())],
+        overrides=[*point.overrides, *(assignment(f"++{key}", value) for key, value in patch.items())],
         config=fill(config, places),
         prepare=[list(command) for command in fill(job.prepare, places)],
         command=list(fill(job.command, places)),

@@ -164,7 +164,9 @@ class Drive:
         """
         patch = dict(decision.patch)
         if decision.change:
-            config = patches.apply(self.store.config(self.sweep, point.id), patch)
+            config = self.store.config(self.sweep, point.id)
+            of_pool = patches.of_pool(self.pools.get(decision.pool or ""), config, self.spec.alias)
+            config = patches.apply(config, {**of_pool, **patch})
             patch |= patches.evaluate(decision.change, config, self.spec.alias)
         return patch
 

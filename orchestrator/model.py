@@ -104,6 +104,8 @@ class Pool:
     memory_mib: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     """Passed to the backend by name: partition, constraint, node_pool, ..."""
+    patch: dict[str, str] = field(default_factory=dict)
+    """What the configuration of a job has otherwise on these nodes: expressions by key, see `orchestrator.patches`."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""Changes that the retry policy makes to a point's configuration, where the sweep file allows it.
+"""Changes to a point's configuration that are no part of the point: those of the pool, and those of the retry policy.
 
+    pools:
+      h100: {gpus: 8, patch: {actor.ppo_max_token_len_per_gpu: "x/2"}}
     retry:
       gpu_oom: {patch: {rollout.gpu_memory_utilization: "x-0.1"}}
 
@@ -16,10 +18,26 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.expression import parse
-from orchestrator.model import Scalar
+from orchestrator.model import Pool, Scalar
 from orchestrator.suggest import did_you_mean
 
 VALUE = "x"
+
+
+def of_pool(pool: Pool | None, config: Mapping[str, Any], alias: Mapping[str, str]) -> dict[str, Scalar]:
+    """What a point's configuration has otherwise on a pool's nodes, by dotted key.
+
+    Raises:
+        SpecError: a key that does not exist or is no single value, or an expression that has no value for it.
+    """
+    found = {}
+    for name, text in (pool.patch if pool else {}).items():
+        key = find_key(config, alias.get(name, name))
+        old = look_up(config, key)
+        new = _new_value(key, text, old)
+        if not _same(new, old):
+            found[key] = new
+    return found
 
 
 def evaluate(change: Mapping[str, str], config: Mapping[str, Any], alias: Mapping[str, str]) -> dict[str, Scalar]:
@@ -36,7 +54,10 @@ def evaluate(change: Mapping[str, str], config: Mapping[str, Any], alias: Mappin
     found: dict[str, Scalar] = {}
     for name, text in change.items():
         key = find_key(config, alias.get(name, name))
-        found[key] = _new_value(key, text, look_up(config, key))
+        old = look_up(config, key)
+        found[key] = _new_value(key, text, old)
+        if _same(found[key], old):
+            raise SpecError(f"{key}: `{text}` leaves {old!r} as it is; a patch must change something")
     return found
 
 
@@ -76,9 +97,11 @@ def _new_value(key: str, text: str, old: Scalar) -> Scalar:
         value = math.floor(value) if whole else float(f"{value:.12g}")  # 0.4 - 0.1 is 0.3, not 0.30000000000000004
     if not isinstance(value, str | int | float | None):
         raise SpecError(f"{key}: `{text}` is no single value")
-    if type(value) is type(old) and value == old:
-        raise SpecError(f"{key}: `{text}` leaves {old!r} as it is; a patch must change something")
     return value
+
+
+def _same(value: Scalar, old: Scalar) -> bool:
+    return type(value) is type(old) and value == old
 
 
 def _leaves(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Scalar]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -93,6 +93,12 @@ def _check_patches(spec: SweepSpec, point: Point) -> None:
                 patches.evaluate({key: text}, point.config, spec.alias)
             except SpecError as error:
                 raise spec.error(("retry", cause, "patch", key), error.message, error.hint) from None
+    for name, pool in spec.pool_models().items():
+        for key, text in pool.patch.items():
+            try:
+                patches.of_pool(replace(pool, patch={key: text}), point.config, spec.alias)
+            except SpecError as error:
+                raise spec.error(("pools", name, "patch", key), error.message, error.hint) from None
 
 
 def find_target(spec: SweepSpec) -> Target:

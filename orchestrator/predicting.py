@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from orchestrator import patches
 from orchestrator.ledger import Measurement
 from orchestrator.model import Estimate, Point
 from orchestrator.placement import MIB, forecast_pool
@@ -35,12 +36,17 @@ def with_predictions(planned: Planned, root: Path, measurements: Sequence[Measur
         root: the state folder, for models that lie below it.
         measurements: what earlier attempts were seen to take.
     """
-    cards = {name: planned.target.pools[name].memory_mib for name in planned.target.ladder}
+    pools = {name: planned.target.pools[name] for name in planned.target.ladder}
+    cards = {name: pool.memory_mib for name, pool in pools.items()}
     in_bytes = {name: None if mib is None else mib * MIB for name, mib in cards.items()}
     shape_of = model_shapes(root, planned.spec.preflight.model)
 
     def predicted(point: Point) -> Point:
         formula = predict(point.config, in_bytes, shape_of)
+        for name, pool in pools.items():
+            if patch := patches.of_pool(pool, point.config, planned.spec.alias):
+                there = predict(patches.apply(point.config, patch), {name: in_bytes[name]}, shape_of).formula
+                formula = replace(formula, formula={**formula.formula, **there}, on={**formula.on, **there})
         return replace(point, predicted=calibrated(formula, list(cards) or [NO_POOL], measurements))
 
     return replace(planned, points=tuple(predicted(point) for point in planned.points))

@@ -94,7 +94,7 @@ class IdentitySpec(_Part):
 
 
 class PoolSpec(BaseModel):
-    """A kind of node; keys beyond these two are the backend's own (partition, constraint, node_pool, ...)."""
+    """A kind of node; keys beyond these three are the backend's own (partition, constraint, node_pool, ...)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -102,6 +102,8 @@ class PoolSpec(BaseModel):
     """Per node."""
     memory_mib: Annotated[int, Field(strict=True, gt=0)] | None = None
     """The card's physical memory as the driver states it."""
+    patch: dict[str, Text] = Field(default_factory=dict)
+    """What the configuration has otherwise on these nodes; no part of a point's identity."""
 
 
 class ResourcesSpec(_Part):
@@ -316,7 +318,7 @@ class SweepSpec(_Part):
 
     def pool_models(self) -> dict[str, Pool]:
         return {
-            name: Pool(name, pool.gpus, pool.memory_mib, dict(pool.model_extra or {}))
+            name: Pool(name, pool.gpus, pool.memory_mib, dict(pool.model_extra or {}), dict(pool.patch))
             for name, pool in self.pools.items()
         }
 

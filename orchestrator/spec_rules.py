@@ -190,7 +190,7 @@ def _ladder(spec: SweepSpec) -> Iterator[SpecError]:
 
 
 POOL_KEYS = (
-    *("gpus", "memory_mib"),
+    *("gpus", "memory_mib", "patch"),
     *(
         "partition",
         "constraint",
@@ -225,9 +225,13 @@ def _retry(spec: SweepSpec) -> Iterator[SpecError]:
 
 
 def _patches(spec: SweepSpec) -> Iterator[SpecError]:
-    for cause, patch in spec.retry.patches.items():
+    written: dict[KeyPath, dict[str, str]] = {
+        **{("retry", cause, "patch"): patch for cause, patch in spec.retry.patches.items()},
+        **{("pools", name, "patch"): pool.patch for name, pool in spec.pools.items()},
+    }
+    for place, patch in written.items():
         for key, text in patch.items():
-            path: KeyPath = ("retry", cause, "patch", key)
+            path: KeyPath = (*place, key)
             try:
                 unknown = sorted(expression.parse(text).names - {"x"})
             except SpecError as error:

@@ -54,6 +54,14 @@ def test_every_placeholder_is_filled_and_nothing_else_is_touched(tmp_path: Path)
     assert (spec.pool, spec.card_memory_mib) == ("h100", 81_559)
 
 
+def test_a_pools_patch_reaches_the_job_and_a_retrys_patch_goes_over_it(tmp_path: Path) -> None:
+    small = dataclasses.replace(H100, patch={"lr": "x*2", "text": "'pool'"})
+    row = dataclasses.replace(attempt(), patch={"lr": 3e-06})
+    spec = attempt_spec(Site(RootPaths(tmp_path), "py"), SPEC, POINT, CONFIG, row, small)
+    assert (spec.config["lr"], spec.config["text"]) == (3e-06, "pool")
+    assert spec.overrides == ["x=1", "++lr=3e-06", "++text=pool"]
+
+
 def test_two_attempts_of_a_point_have_names_and_tokens_of_their_own() -> None:
     first, again = attempt(), new_attempt(POINT, 2, Ask("h100"), 1_001.0)
     assert first.token != again.token

@@ -10,7 +10,8 @@ from hypothesis import given
 
 from orchestrator.cli import main
 from orchestrator.errors import SpecError
-from orchestrator.patches import apply, evaluate, find_key
+from orchestrator.model import Pool
+from orchestrator.patches import apply, evaluate, find_key, of_pool
 
 CONFIG = {
     "actor_rollout_ref": {
@@ -39,6 +40,16 @@ def test_a_key_may_be_named_by_an_ending_and_gets_the_expressions_value(
 ) -> None:
     ((found, new),) = evaluate({name: text}, CONFIG, {}).items()
     assert (found.rpartition(".")[2], new, type(new)) == (key, value, type(value))
+
+
+def test_a_pool_changes_what_differs_on_its_nodes_and_nothing_else() -> None:
+    pool = Pool("h100", patch={"ppo_max_token_len_per_gpu": "x/2", "rollout.n": "16", "memory": "0.3"})
+    alias = {"memory": "actor_rollout_ref.rollout.gpu_memory_utilization"}
+    assert of_pool(pool, CONFIG, alias) == {
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 18432,
+        "actor_rollout_ref.rollout.gpu_memory_utilization": 0.3,
+    }
+    assert of_pool(None, CONFIG, alias) == {}
 
 
 def test_an_alias_of_the_sweep_file_is_a_name_too() -> None:
