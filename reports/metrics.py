@@ -15,6 +15,8 @@ POP_ROWS: Names = ("timing_s/influence_pop_rows",)
 HESSIAN_SOLVE: Names = ("timing_s/influence_hessian_solve",)
 STEP: Names = ("timing_s/step",)
 UPDATE_ACTOR: Names = ("timing_s/update_actor",)
+# the whole trace, which our trainer takes out of verl's update_actor
+TRACE: Names = ("timing_s/influence",)
 # the first is of all ranks, by our trainer (or by older verl); verl 0.9 puts one worker's own below `actor/`
 TORCH_PEAK_GIB: Names = ("perf/max_memory_allocated_gb", "actor/perf/max_memory_allocated_gb")
 PHYSICAL_PEAK_GIB: Names = ("perf/physical_memory_peak_gb",)
