@@ -52,6 +52,22 @@ def test_files_are_short_and_say_what_they_are(path: Path) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text)), "a file opens with its docstring"
 
 
+VERL = ("trainer_ext.verl_plugin", "trainer_ext.bench.step")
+"""The plugin, and the benchmark that drives its worker."""
+
+
+def test_verl_is_imported_by_the_plugin_and_its_benchmark_alone() -> None:
+    importers = set()
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            named += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(module.partition(".")[0] == "verl" for module in named):
+                importers.add(name)
+    assert any(name.startswith(VERL[0]) for name in importers)
+    assert [name for name in sorted(importers) if not name.startswith(VERL)] == []
+
+
 HEAVY = {"torch", "verl", "ray", "mlflow", "hydra", "omegaconf", "numpy", "pandas", "sqlalchemy", "transformers"}
 
 
