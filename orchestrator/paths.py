@@ -33,6 +33,10 @@ class AttemptPaths:
         return self.dir / records.CLAIM
 
     @property
+    def node(self) -> Path:
+        return self.dir / records.NODE
+
+    @property
     def console(self) -> Path:
         return self.dir / records.CONSOLE
 

@@ -9,6 +9,7 @@ file                written by                  what
 attempt.json        orchestrator, before submit `AttemptSpec`
 config.yaml         orchestrator, before submit the resolved config that replays the job
 claim               wrapper, O_EXCL             `Claim`: fences duplicates
+node.json           wrapper, atomic             `Node`: what it runs on
 console.log         wrapper                     stdout and stderr of the job as they come
 metrics.jsonl       trainer                     `{"step": n, "data": {...}}` a line (verl's `file` logger)
 memory.jsonl        wrapper                     `MemorySample` a line, one a second
@@ -37,6 +38,7 @@ SCHEMA_VERSION = 1
 ATTEMPT = "attempt.json"
 CONFIG = "config.yaml"
 CLAIM = "claim"
+NODE = "node.json"
 CONSOLE = "console.log"
 METRICS = "metrics.jsonl"
 MEMORY = "memory.jsonl"
@@ -53,6 +55,8 @@ ENV_ATTEMPT_TOKEN = "ORCHESTRATOR_ATTEMPT_TOKEN"
 """Set by the wrapper and by every backend: finds a job again by its environment."""
 ENV_POOL = "ORCHESTRATOR_POOL"
 """Set by the wrapper for its child where the attempt has a pool: the pool's name."""
+ENV_IMAGE = "ORCHESTRATOR_IMAGE"
+"""Read by the wrapper: the container image that it runs in, as `name@sha256:...` where the digest is known."""
 
 NPZ_KEYS = ("scores", "mask", "response_ids", "lengths", "accepted", "advantage", "uid", "meta")
 """scores float32 [R, L] (NaN exactly where mask is False), mask bool [R, L], response_ids int32 [R, L], lengths int64 [R],
@@ -132,6 +136,24 @@ class Claim(_Record):
     time: float
     node: str = ""
     """The scheduler's own name for the host, where it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node(_Record):
+    """`node.json`: hardware and software that the attempt runs on, as far as a program inside it can tell."""
+
+    host: str
+    gpus: list[str] = field(default_factory=list)
+    """Product name of each card that the job may use."""
+    driver: str | None = None
+    """Version of NVIDIA's driver."""
+    image: str | None = None
+    """`ENV_IMAGE`."""
+    python: str = ""
+    packages: int = 0
+    """Installed Python packages."""
+    packages_sha256: str = ""
+    """Of their names and versions, sorted, one `name==version` a line."""
 
 
 @dataclass(frozen=True, kw_only=True)

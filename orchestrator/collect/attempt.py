@@ -17,9 +17,11 @@ from orchestrator.collect.step_lines import training_steps
 from orchestrator.paths import AttemptPaths
 from orchestrator.triage.evidence import MIB, Evidence, NpzFacts
 from orchestrator.triage.patterns import PatternBook
-from trainer_ext.records import AttemptSpec, Checkpoint, Claim, Heartbeat, Outcome
+from reports.snapshot import HardwareSnapshot
+from trainer_ext import records
+from trainer_ext.records import AttemptSpec, Checkpoint, Claim, Heartbeat, Node, Outcome
 
-_Record = TypeVar("_Record", AttemptSpec, Checkpoint, Claim, Heartbeat, Outcome)
+_Record = TypeVar("_Record", AttemptSpec, Checkpoint, Claim, Heartbeat, Node, Outcome)
 
 NO_CONSOLE = ConsoleFacts(steps={}, signatures=(), lines=0, bytes=0, truncated=False, restarted=False, total_steps=None)
 
@@ -53,7 +55,8 @@ def collect_attempt(
     claim = read_record(Claim, paths.claim)
     console = read_console(paths.console, book)
     memory = read_memory(paths.memory)
-    steps = merge_steps(console.steps, metrics.read_all(paths.metrics))
+    rows = metrics.read_all(paths.metrics)
+    steps = merge_steps(console.steps, rows.metrics)
     last = outcome or heartbeat
     card = spec.card_memory_mib * MIB if spec and spec.card_memory_mib else memory.card
     return Evidence(
@@ -88,7 +91,29 @@ def collect_attempt(
         heartbeat_at=heartbeat.time if heartbeat else None,
         last_output_at=heartbeat.last_output_at if heartbeat else None,
         node=(claim.node or claim.host) if claim else None,
+        hardware=read_hardware(paths.node),
+        step_lines={**console.places, **step_places(records.METRICS, rows)},
     )
+
+
+def read_hardware(path: Path) -> HardwareSnapshot | None:
+    """What `node.json` says; None where there is none."""
+    node = read_record(Node, path)
+    if node is None:
+        return None
+    gpus = sorted(set(node.gpus))
+    return HardwareSnapshot(
+        gpu=", ".join(gpus) or None,
+        gpus=len(node.gpus),
+        driver=node.driver,
+        image=node.image,
+        packages_sha256=node.packages_sha256 or None,
+    )
+
+
+def step_places(name: str, rows: metrics.StepRows) -> dict[int, str]:
+    """step -> `file:line` of a metrics file."""
+    return {step: f"{name}:{line}" for step, line in rows.lines.items()}
 
 
 def read_record(kind: type[_Record], path: Path) -> _Record | None:

@@ -11,7 +11,8 @@ import bisect
 import itertools
 import re
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,6 +58,8 @@ class ConsoleFacts:
     """How many steps the job said it would train."""
     card_mib: int | None = None
     """Physical memory of one card, where it was asked for and the log names it."""
+    places: Mapping[int, str] = field(default_factory=dict)
+    """step -> `file:line` of its first metrics."""
 
 
 def parse_console(
@@ -102,6 +105,7 @@ class ConsoleParser:
     ) -> None:
         self._book = book or patterns.builtin()
         self._card = card
+        self._name = name
         self._signatures = _SignatureStore(name)
         self._steps = StepStore()
         self._total = TotalSteps()
@@ -141,6 +145,7 @@ class ConsoleParser:
             restarted=self._steps.restarted,
             total_steps=self._total.value,
             card_mib=self._card.mib if self._card else None,
+            places={step: f"{self._name}:{line}" for step, line in self._steps.places().items()},
         )
 
     def _whole_lines(self, data: bytes) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.collect import metrics
-from orchestrator.collect.attempt import collect_attempt, merge_steps
+from orchestrator.collect.attempt import collect_attempt, merge_steps, step_places
 from orchestrator.collect.card import card_of_pool
 from orchestrator.collect.console import ConsoleFacts, parse_console
 from orchestrator.collect.memory import read_memory
@@ -56,7 +57,8 @@ def collect_folder(path: Path, *, card_mib: int | None = None) -> Evidence:
     files = find_files(path)
     folder = path if path.is_dir() else path.parent
     console = _read_logs(files.logs, folder)
-    steps = merge_steps(console.steps, _read_metrics(files.metrics))
+    rows = _read_metrics(files.metrics, folder)
+    steps = merge_steps(console.steps, rows.steps)
     scheduler = _read_scheduler(files)
     memory = read_memory(files.memory[0]) if files.memory else None
     named = console.card_mib or (card_of_pool(scheduler.pool) if scheduler.pool else None)
@@ -79,6 +81,7 @@ def collect_folder(path: Path, *, card_mib: int | None = None) -> Evidence:
         host_peak_bytes=memory.host_peak if memory else None,
         host_limit_bytes=memory.host_limit if memory else None,
         restarted=console.restarted,
+        step_lines={**console.places, **rows.places},
     )
 
 
@@ -116,8 +119,10 @@ def _read_logs(logs: Iterable[Path], folder: Path) -> ConsoleFacts:
     every = [parse_console(log, name=log.relative_to(folder).as_posix(), find_card=True) for log in logs]
     with_steps = [facts for facts in every if facts.steps] or every
     steps: dict[int, dict[str, float]] = {}
+    places: dict[int, str] = {}
     for facts in every:
         steps = merge_steps(steps, facts.steps)
+        places |= facts.places
     return ConsoleFacts(
         steps=steps,
         signatures=tuple(signature for facts in every for signature in facts.signatures),
@@ -127,14 +132,25 @@ def _read_logs(logs: Iterable[Path], folder: Path) -> ConsoleFacts:
         restarted=any(facts.restarted for facts in with_steps),
         total_steps=next((facts.total_steps for facts in (*with_steps, *every) if facts.total_steps), None),
         card_mib=next((facts.card_mib for facts in (*with_steps, *every) if facts.card_mib), None),
+        places=places,
     )
 
 
-def _read_metrics(files: Iterable[Path]) -> dict[int, dict[str, float]]:
+class _Metrics(NamedTuple):
+    """Of several files as of one."""
+
+    steps: dict[int, dict[str, float]]
+    places: dict[int, str]
+
+
+def _read_metrics(files: Iterable[Path], folder: Path) -> _Metrics:
     steps: dict[int, dict[str, float]] = {}
+    places: dict[int, str] = {}
     for file in files:
-        steps = merge_steps(steps, metrics.read_all(file))
-    return steps
+        rows = metrics.read_all(file)
+        steps = merge_steps(steps, rows.metrics)
+        places |= step_places(file.relative_to(folder).as_posix(), rows)
+    return _Metrics(steps, places)
 
 
 def _read_scheduler(files: FoundFiles) -> SchedulerFacts:

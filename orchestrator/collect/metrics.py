@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 MAX_READ = 64 << 20
 """Bytes read at once; more of a file comes with the next call."""
@@ -42,17 +43,28 @@ def read_new(path: Path, offset: int = 0) -> tuple[list[MetricsRow], int]:
     return parse_rows(whole), offset + len(whole)
 
 
-def read_all(path: Path) -> dict[int, dict[str, float]]:
-    """step -> metric -> value of the whole file, steps ascending; of one step's rows the later wins, metric by metric."""
+class StepRows(NamedTuple):
+    """A whole file by step, ascending."""
+
+    metrics: dict[int, dict[str, float]]
+    """step -> metric -> value; of one step's rows the later wins, metric by metric."""
+    lines: dict[int, int]
+    """step -> the last line, from 1, that has a row of it."""
+
+
+def read_all(path: Path) -> StepRows:
+    """Everything that the whole lines of a file say; of one that does not exist, nothing."""
     metrics: dict[int, dict[str, float]] = {}
-    offset = 0
-    while True:
-        rows, end = read_new(path, offset)
-        for row in rows:
-            metrics.setdefault(row.step, {}).update(row.data)
-        if end <= offset:
-            return dict(sorted(metrics.items()))
-        offset = end
+    lines: dict[int, int] = {}
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                for row in parse_rows(line) if line.endswith(b"\n") else ():
+                    metrics.setdefault(row.step, {}).update(row.data)
+                    lines[row.step] = number
+    except FileNotFoundError:
+        return StepRows({}, {})
+    return StepRows(dict(sorted(metrics.items())), dict(sorted(lines.items())))
 
 
 def parse_rows(text: bytes) -> list[MetricsRow]:

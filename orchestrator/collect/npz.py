@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.collect.npz_array import ArrayReader, BadArray, read_to_end
+from orchestrator.collect.npz_meta import read_meta
 from orchestrator.collect.score_bins import ScoreBins
 from orchestrator.triage.evidence import NpzFacts
 
@@ -54,6 +55,8 @@ def read_npz(path: Path, name: str) -> NpzFacts:
         with zipfile.ZipFile(path) as archive:
             summary, responses = _summarise(archive)
             _verify_checksums(archive)
+            meta = read_meta(archive)
+        size = path.stat().st_size
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         return NpzFacts(name, step, error=f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     return NpzFacts(
@@ -67,6 +70,9 @@ def read_npz(path: Path, name: str) -> NpzFacts:
         max=summary.max if summary.finite else None,
         nan_in_valid=summary.valid - summary.finite,
         histogram=summary.bins.histogram(),
+        bytes=size,
+        dims=meta.dims,
+        similarity=meta.similarity,
     )
 
 

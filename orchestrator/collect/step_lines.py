@@ -131,6 +131,10 @@ class StepStore:
     def metrics(self) -> dict[int, dict[str, float]]:
         return dict(sorted(self._metrics.items()))
 
+    def places(self) -> dict[int, int]:
+        """step -> the line on which it was first seen."""
+        return dict(sorted(self._first_seen.items()))
+
     def lines(self) -> list[int]:
         """Lines on which training steps were first seen, ascending."""
         return sorted(self._first_seen[step] for step in training_steps(self._metrics))

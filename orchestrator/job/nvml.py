@@ -36,6 +36,13 @@ class Nvml:
         chosen = visible_indices(visible, [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
         self._handles = [handles[index] for index in chosen]
 
+    def driver(self) -> str | None:
+        """Version of NVIDIA's driver; None without one."""
+        try:
+            return _text(pynvml.nvmlSystemGetDriverVersion())
+        except pynvml.NVMLError:
+            return None
+
     def cards(self) -> list[Card]:
         """The state of every card that answers."""
         found = []

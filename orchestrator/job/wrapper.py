@@ -26,6 +26,7 @@ from orchestrator.job import cgroup, claim, launch, processes
 from orchestrator.job.hang import HangLimits, hung
 from orchestrator.job.heartbeat import HeartbeatWriter, steps_seen
 from orchestrator.job.memory import MemorySampler, TreePss, descendant_pids
+from orchestrator.job.node import NodeWriter
 from orchestrator.job.outputs import describe_outputs
 from orchestrator.job.stacks import find_py_spy, write_stacks
 from orchestrator.job.stopping import Limits
@@ -35,6 +36,7 @@ from orchestrator.paths import AttemptPaths
 from trainer_ext.records import AttemptSpec, Outcome, write_atomic
 
 SAMPLE_INTERVAL_S = 1.0
+DESCRIBE_INTERVAL_S = 3600.0
 LEFTOVER_GRACE_S = 3.0
 """What a job leaves behind (Ray's daemons after a crash) gets this long between SIGTERM and SIGKILL."""
 ENV_GRACE = "ORCHESTRATOR_GRACE_S"
@@ -134,7 +136,12 @@ class _Attempt:
         oom_before = _oom_kills(group)
         heartbeat = HeartbeatWriter(self.paths, self.clock, self.spec.expected_steps)
         memory = self._memory_sampler(group, oom_before)
-        tickers = [Ticker(heartbeat, SAMPLE_INTERVAL_S, "heartbeat"), Ticker(memory, SAMPLE_INTERVAL_S, "memory")]
+        tickers = [
+            Ticker(heartbeat, SAMPLE_INTERVAL_S, "heartbeat"),
+            Ticker(memory, SAMPLE_INTERVAL_S, "memory"),
+            # by a ticker of its own: a sick driver may block
+            Ticker(NodeWriter(self.paths.node, self.environ), DESCRIBE_INTERVAL_S, "node"),
+        ]
         watch = _Watch(heartbeat, tickers, self._hang_detection(heartbeat, memory))
         try:
             phase, ended = self._run_commands(watch)

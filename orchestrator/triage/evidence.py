@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.model import Verdict
+from reports.snapshot import HardwareSnapshot, ModuleDims, SimilaritySnapshot
 
 MIB = 1024**2
 GIB = 1024**3
@@ -101,6 +102,12 @@ class NpzFacts:
     nan_in_valid: int = 0
     histogram: tuple[tuple[float, float, int], ...] = ()
     """(from, to, how many), ascending, of the finite ones."""
+    bytes: int | None = None
+    """Size of the file."""
+    dims: tuple[ModuleDims, ...] = ()
+    """Sizes of the projected modules."""
+    similarity: SimilaritySnapshot | None = None
+    """What the similarity diagnostic found, where it ran."""
 
 
 @dataclass(frozen=True)
@@ -153,3 +160,6 @@ class Evidence:
     """When the log last grew."""
     node: str | None = None
     """The host that ran it."""
+    hardware: HardwareSnapshot | None = None
+    step_lines: Mapping[int, str] = field(default_factory=dict)
+    """step -> `file:line` of its metrics, where `metrics` has them from."""

@@ -40,14 +40,22 @@ def test_a_file_that_was_rewritten_is_read_from_its_beginning(tmp_path: Path) ->
 
 def test_a_file_that_does_not_exist_has_no_rows(tmp_path: Path) -> None:
     assert read_new(tmp_path / "none", 10) == ([], 0)
-    assert read_all(tmp_path / "none") == {}
+    assert read_all(tmp_path / "none") == ({}, {})
 
 
 def test_later_rows_of_a_step_win_metric_by_metric(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(row(2, a=1) + row(1, a=1, b=2) + row(1, a=3))
-    assert read_all(path) == {1: {"a": 3.0, "b": 2.0}, 2: {"a": 1.0}}
-    assert list(read_all(path)) == [1, 2]
+    found = read_all(path)
+    assert found.metrics == {1: {"a": 3.0, "b": 2.0}, 2: {"a": 1.0}}
+    assert list(found.metrics) == [1, 2]
+    assert found.lines == {1: 3, 2: 1}, "where a step's last row stands"
+
+
+def test_the_line_of_a_step_counts_lines_that_are_no_rows_and_none_without_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"junk\n\n" + row(1, a=1) + row(2, a=1).rstrip(b"\n"))
+    assert read_all(path) == ({1: {"a": 1.0}}, {1: 3})
 
 
 def test_null_is_nan_and_what_is_no_number_is_left_out() -> None:

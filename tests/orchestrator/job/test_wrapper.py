@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from orchestrator.job import processes
-from trainer_ext.records import Claim
+from trainer_ext.records import Claim, Node
 
 PATIENCE_S = 30.0
 GRACE = "ORCHESTRATOR_GRACE_S"
@@ -46,6 +46,8 @@ def test_success_leaves_every_file(make_attempt):
     assert len(attempt.memory) == 2  # at the beginning and at the end
     claim = Claim.from_json(attempt.paths.claim.read_text())
     assert (claim.token, claim.host) == (attempt.token, attempt.outcome.host)
+    node = Node.from_json(attempt.paths.node.read_text())
+    assert (node.host, len(node.packages_sha256)) == (claim.host, 64)
 
 
 def test_a_failing_job_is_a_successful_wrapper(make_attempt):
