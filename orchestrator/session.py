@@ -28,8 +28,8 @@ from orchestrator.notify import Announcer, Notifier
 from orchestrator.paths import RootPaths
 from orchestrator.planning import Planned, find_target, limits, retry_rules
 from orchestrator.progress import Pulse
-from orchestrator.recording import Recorder, sweep_record
-from orchestrator.sinks.base import Artifact, Sink
+from orchestrator.recording import Recorder, sweep_end, sweep_record
+from orchestrator.sinks.base import Sink
 from orchestrator.snapshot import write_report
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
@@ -87,7 +87,7 @@ class Session:
             spec=spec,
             store=self.store,
             backend=target.backend,
-            logger=Recorder(self.sink, self.store, self.paths),
+            logger=Recorder(self.sink, self.store, self.paths, spec.resources.gpus),
             clock=self.clock,
             site=Site(self.paths, sys.executable),
             limits=limits(spec, target),
@@ -105,9 +105,10 @@ class Session:
         ended = [attempt.ended_at for history in view.attempts.values() for attempt in history if attempt.ended_at]
         self.store.finish_sweep(self.sweep, max(ended, default=now), view.stopped)
         report = write_report(self.store, self.paths, self.sweep)
-        status = PointState.SUCCEEDED if exit_code(view) == EXIT_SUCCEEDED else PointState.FAILED
+        succeeded = exit_code(view) == EXIT_SUCCEEDED
+        row, gpus = self.store.sweep(self.sweep), self.spec.resources.gpus
         try:
-            self.sink.finish_sweep(self.sweep, status, int(max(ended, default=now) * 1000), [Artifact(report)])
+            self.sink.finish_sweep(sweep_end(self.paths, row, view, gpus, succeeded, max(ended, default=now)))
         except Exception as error:  # the sweep is done and reported: MLflow's trouble is a warning
             said(f"MLflow did not take the end of the sweep: {error}")
         announcer.finished(view, str(report))

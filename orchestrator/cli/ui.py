@@ -9,8 +9,16 @@ import sys
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
 from orchestrator.errors import UsageError
-from orchestrator.sinks.mlflow import open_mlflow
-from orchestrator.sinks.mlflow_server import DEFAULT_PORT, HOST, base_url, command_line, compare_url, server_command
+from orchestrator.sinks.mlflow import SweepRuns, open_mlflow
+from orchestrator.sinks.mlflow_server import (
+    DEFAULT_PORT,
+    HOST,
+    base_url,
+    command_line,
+    compare_url,
+    server_command,
+    view_url,
+)
 from orchestrator.sinks.mlflow_store import Location
 
 
@@ -32,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     runs = open_mlflow(paths, os.environ).locate(name)
     served = location.uri.startswith(("http://", "https://"))
     base = location.uri if served else base_url(args.port)
-    print(compare_url(base, runs.experiment_id, runs.point_run_ids) if runs else base)
+    print(link(base, runs) if runs else base)
     if served:
         return 0
     command = server_command(sys.executable, location.uri, paths.mlflow_artifacts, args.port)
@@ -43,6 +51,13 @@ def run(args: argparse.Namespace) -> int:
     print("Ctrl-C stops the server", flush=True)
     # in place of this process, so that whatever ends it ends the server
     os.execve(command.argv[0], command.argv, {**os.environ, **command.env})
+
+
+def link(base: str, runs: SweepRuns) -> str:
+    """To all points of a sweep in parallel coordinates."""
+    if runs.view:
+        return view_url(base, runs.experiment_id, runs.view)
+    return compare_url(base, runs.experiment_id, runs.point_run_ids)
 
 
 def _refuse_taken(port: int) -> None:

@@ -60,6 +60,22 @@ class SweepRecord:
 
 
 @dataclass(frozen=True)
+class SweepEnd:
+    """How a sweep ended, with what is shown in its place."""
+
+    name: str
+    status: PointState
+    """succeeded, failed or cancelled."""
+    ended_at_ms: int
+    note_markdown: str = ""
+    """Takes the place of the sweep's note; empty leaves that as it is."""
+    summary: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the whole sweep; keys begin with `sweep/`."""
+    artifacts: tuple[Artifact, ...] = ()
+    """The report and its plots; a newer file replaces an older one of the same name."""
+
+
+@dataclass(frozen=True)
 class AttemptRecord:
     """One try of a point. Times in milliseconds since the epoch."""
 
@@ -86,6 +102,8 @@ class PointRecord:
     state: PointState
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     """The axes."""
+    replicate: frozenset[str] = frozenset()
+    """Axes that only repeat a point: those with the same values in all others are the same settings."""
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     """The few settings without an axis that people ask about."""
     verdict: Verdict | None = None
@@ -117,8 +135,8 @@ class Sink(Protocol):
     def write_point(self, point: PointRecord) -> None:
         """After every change of the point or its series."""
 
-    def finish_sweep(self, name: str, status: PointState, ended_at_ms: int, artifacts: Sequence[Artifact] = ()) -> None:
-        """Close it as succeeded, failed or cancelled, with the report. A later `write_sweep` opens it again."""
+    def finish_sweep(self, end: SweepEnd) -> None:
+        """Close it, with the report. A later `write_sweep` opens it again."""
 
 
 def metric_rows(metrics: Mapping[int, Mapping[str, float]], started_at_ms: int) -> list[MetricRow]:

@@ -22,18 +22,20 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.model import PointState
 from orchestrator.paths import RootPaths
 from orchestrator.sinks import mlflow_names as names
+from orchestrator.sinks import mlflow_view as view
 from orchestrator.sinks.base import (
     Artifact,
     AttemptRecord,
     MetricRow,
     PointRecord,
     SinkError,
+    SweepEnd,
     SweepRecord,
 )
 from orchestrator.sinks.mlflow_store import Location, open_client
+from orchestrator.sinks.mlflow_summary import EXTREMES, PointFigures, common_figures, summarise
 
 _PAGE = 1000
 
@@ -45,6 +47,8 @@ class SweepRuns:
     experiment_id: str
     run_id: str
     point_run_ids: tuple[str, ...]
+    view: str | None = None
+    """Id of the saved view that draws them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class _Open:
 
     experiment_id: str
     run_id: str
+    record: SweepRecord
     inherited: Mapping[str, str] = field(default_factory=dict)
     """Tags that points carry as well."""
 
@@ -85,7 +90,8 @@ class MlflowSink:
         self._set_tags(run, tags)
         self._set_status(run, "RUNNING", None)
         inherited = {key: value for key, value in tags.items() if key.startswith(names.INHERITED)}
-        self._open[sweep.name] = _Open(experiment, run.info.run_id, inherited)
+        self._open[sweep.name] = opened = _Open(experiment, run.info.run_id, sweep, inherited)
+        self._show(opened, self._figures(opened))
         return str(run.info.run_id)
 
     def write_point(self, point: PointRecord) -> None:
@@ -104,7 +110,8 @@ class MlflowSink:
         for attempt in point.attempts[:-1]:
             if attempt.n in runs:
                 self._retire(runs[attempt.n], point, attempt, sweep.run_id, run.info.run_id)
-        self._drop_old_tags(run, tags)
+        # what no longer holds, such as an anomaly that a later judgement took back
+        self._drop_tags(run, [key for key in run.data.tags if names.is_ours(key) and key not in tags])
         self._set_tags(run, tags)
         self._add_params(run, {**point.fixed, **point.parameters})
         shift_ms = run.info.start_time - _start(latest, point)
@@ -115,13 +122,45 @@ class MlflowSink:
             self._add_artifacts(run, point.artifacts)
         self._set_status(run, names.point_status(point), _end(latest, point))
 
-    def finish_sweep(self, name: str, status: PointState, ended_at_ms: int, artifacts: Sequence[Artifact] = ()) -> None:
-        """Close the sweep's run and keep the report with it; a newer report replaces an older one."""
-        run_id = self._opened(name).run_id
-        for artifact in artifacts:
+    def finish_sweep(self, end: SweepEnd) -> None:
+        """Close the sweep's run with its report, its figures and the view of its points; what is newer replaces."""
+        opened = self._opened(end.name)
+        for artifact in end.artifacts:
             if artifact.path.is_file():
-                self._client.log_artifact(run_id, str(artifact.path), artifact.folder or None)
-        self._set_status(self._client.get_run(run_id), names.END_STATUS.get(status, "FAILED"), ended_at_ms)
+                self._client.log_artifact(opened.run_id, str(artifact.path), artifact.folder or None)
+        figures = self._figures(opened)
+        run, total = self._client.get_run(opened.run_id), summarise(figures)
+        note = {names.NOTE: end.note_markdown} if end.note_markdown else {}
+        self._set_tags(run, names.legal({**total.tags, **note, "state": end.status.value}))
+        self._drop_tags(run, [key for key in run.data.tags if key.startswith(EXTREMES) and key not in total.tags])
+        self._replace_figures(run, {**end.summary, **total.metrics}, end.ended_at_ms)
+        self._show(opened, figures)
+        self._set_status(run, names.END_STATUS.get(end.status, "FAILED"), end.ended_at_ms)
+
+    def _figures(self, sweep: _Open) -> list[PointFigures]:
+        points = self._search(sweep.experiment_id, {names.KIND: names.KIND_POINT, names.SWEEP_RUN: sweep.run_id})
+        return [PointFigures(run.info.run_name, names.has_succeeded(run.data.tags), run.data.metrics) for run in points]
+
+    def _replace_figures(self, run: Any, figures: Mapping[str, float], time_ms: int) -> None:
+        """Of one step the newest counts, so a figure that is another one now must be newer than the last."""
+        shown = {key: names.summary_value(value) for key, value in figures.items()}
+        for key, value in shown.items():
+            if key not in run.data.metrics or run.data.metrics[key] != value:
+                known = [metric.timestamp for metric in self._client.get_metric_history(run.info.run_id, key)]
+                self._log(run.info.run_id, [MetricRow(0, key, value, max([time_ms, *(time + 1 for time in known)]))])
+
+    def _show(self, sweep: _Open, points: Sequence[PointFigures]) -> None:
+        """Keep the saved view up to date: which axes and figures its charts have."""
+        axes = [names.metric_key(axis) for axis in sweep.record.axes]
+        figures, created = common_figures(points), sweep.record.created_at_ms
+        value = view.view_tag(sweep.record.name, sweep.run_id, created, axes, figures)
+        experiment = self._client.get_experiment(sweep.experiment_id)
+        tags = {view.TAG + sweep.run_id: value, names.EXPERIMENT_KIND: names.TRAINING}
+        if sweep.record.description:
+            tags[names.NOTE] = sweep.record.description
+        for key, wanted in tags.items():
+            if experiment.tags.get(key) != wanted:
+                self._client.set_experiment_tag(sweep.experiment_id, key, wanted)
 
     def locate(self, name: str) -> SweepRuns | None:
         """The newest sweep of this name with its points' runs in order of their start; None when there is none."""
@@ -134,7 +173,8 @@ class MlflowSink:
         newest = max(sweeps, key=lambda run: int(run.data.tags[names.CREATED])).info.run_id
         points = self._search(experiment.experiment_id, {names.KIND: names.KIND_POINT, names.PARENT: newest})
         ordered = sorted(points, key=lambda run: (run.info.start_time, run.info.run_name))
-        return SweepRuns(experiment.experiment_id, newest, tuple(run.info.run_id for run in ordered))
+        shown = newest if view.TAG + newest in experiment.tags else None
+        return SweepRuns(experiment.experiment_id, newest, tuple(run.info.run_id for run in ordered), shown)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -153,7 +193,14 @@ class MlflowSink:
 
     def _search(self, experiment_id: str, tags: Mapping[str, str]) -> list[Any]:
         condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        return list(self._client.search_runs([experiment_id], condition, max_results=_PAGE))
+        found: list[Any] = []
+        page = None
+        while page is None or page.token:
+            page = self._client.search_runs(
+                [experiment_id], condition, max_results=_PAGE, page_token=page.token if page else None
+            )
+            found += page
+        return found
 
     def _runs_by_attempt(self, sweep: _Open, point: PointRecord) -> dict[int, Any]:
         found = self._search(sweep.experiment_id, {names.SWEEP_RUN: sweep.run_id, names.POINT_ID: point.id})
@@ -176,11 +223,9 @@ class MlflowSink:
 
             self._client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
 
-    def _drop_old_tags(self, run: Any, tags: Mapping[str, str]) -> None:
-        """What no longer holds, such as an anomaly that a later judgement took back."""
-        for key in run.data.tags:
-            if key.startswith(names.OURS) and not key.startswith(names.CURSOR) and key not in tags:
-                self._client.delete_tag(run.info.run_id, key)
+    def _drop_tags(self, run: Any, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._client.delete_tag(run.info.run_id, key)
 
     def _add_params(self, run: Any, params: Mapping[str, Any]) -> None:
         """Those the run lacks: MLflow refuses to change one."""

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 5057
-_LOCAL_NAMES = ("localhost", HOST)
+_LOCAL_NAMES = ("localhost", HOST, "mlflow.localhost")
+"""Under the last one, which most browsers resolve by themselves, MLflow does not open its panel for a chat assistant."""
 _MOST_COMPARED = 100
 """MLflow's pages become slow and then break above this many runs."""
 
@@ -58,8 +59,16 @@ def experiment_url(base: str, experiment_id: str) -> str:
     return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?workflowType=machine_learning"
 
 
+def view_url(base: str, experiment_id: str, view: str) -> str:
+    """The charts of a saved view (`orchestrator.sinks.mlflow_view`)."""
+    return f"{experiment_url(base, experiment_id)}&compareRunsMode=CHART&viewStateShareKey={quote(view)}"
+
+
 def compare_url(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The page that compares runs side by side; the table of runs where there are fewer than two or too many."""
+    """The page that compares runs side by side; the table of runs where there are fewer than two or too many.
+
+    It opens in parallel coordinates, with parameters of MLflow's own choice.
+    """
     if not 2 <= len(run_ids) <= _MOST_COMPARED:
         return experiment_url(base, experiment_id)
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))

@@ -18,11 +18,20 @@ import pytest
 
 from orchestrator.model import Anomaly, AttemptState, PointState, Verdict
 from orchestrator.paths import RootPaths
-from orchestrator.sinks.base import Artifact, AttemptRecord, MetricRow, PointRecord, Sink, SinkError, SweepRecord
+from orchestrator.sinks.base import (
+    Artifact,
+    AttemptRecord,
+    MetricRow,
+    PointRecord,
+    Sink,
+    SinkError,
+    SweepEnd,
+    SweepRecord,
+)
 from orchestrator.sinks.mlflow import open_mlflow
 
 START = 1_771_754_400_000
-TABLES = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
+TABLES = ("experiments", "experiment_tags", "runs", "metrics", "latest_metrics", "params", "tags")
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,17 @@ def point(sweep: SweepRecord, tmp_path: Path) -> PointRecord:
 def write_all(sink: Sink, sweep: SweepRecord, point: PointRecord, report: Path) -> None:
     sink.write_sweep(sweep)
     sink.write_point(point)
-    sink.finish_sweep(sweep.name, PointState.SUCCEEDED, START + 100, [Artifact(report)])
+    sink.finish_sweep(end_of(sweep, report))
+
+
+def end_of(sweep: SweepRecord, report: Path, **more: Any) -> SweepEnd:
+    figures = {"sweep/points": 1.0, "sweep/gpu_hours": 1.5}
+    fields = {
+        "note_markdown": "# It worked",
+        "summary": figures,
+        "artifacts": (Artifact(report), Artifact(report, "plots")),
+    }
+    return SweepEnd(sweep.name, PointState.SUCCEEDED, START + 100, **{**fields, **more})
 
 
 @pytest.fixture
@@ -154,6 +173,25 @@ def test_a_missing_artifact_is_left_out(place: Place, sweep: SweepRecord, point:
     missing = Artifact(tmp_path / "gone.log")
     write_all(place.reopen(), sweep, dataclasses.replace(point, artifacts=(missing,)), missing.path)
     assert not any("gone.log" in file for file in place.content()["files"])
+
+
+def test_a_newer_end_replaces_note_figures_and_files(
+    place: Place, sweep: SweepRecord, point: PointRecord, report: Path
+) -> None:
+    """Drawn again after a pattern changed: the same moment, other words and figures."""
+    sink = place.reopen()
+    write_all(sink, sweep, point, report)
+    report.write_text("# Drawn again\n")
+    again = end_of(sweep, report, note_markdown="# Judged again", summary={"sweep/points": 1.0, "sweep/gpu_hours": 0.5})
+    sink.finish_sweep(again)
+    before = place.content()
+    place.reopen().write_sweep(sweep)
+    sink.finish_sweep(again)
+    after = place.content()
+    assert after == before
+    assert any("# Judged again" in tag for tag in after["tags"])
+    assert not any("# It worked" in tag and sweep.name in tag for tag in after["tags"])
+    assert sum(text == b"# Drawn again\n" for text in after["files"].values()) >= 2
 
 
 def test_sweeps_of_one_name_stay_apart(place: Place, sweep: SweepRecord, point: PointRecord, report: Path) -> None:

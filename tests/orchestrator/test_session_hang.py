@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.clock import SystemClock
-from orchestrator.model import PointState, Verdict
+from orchestrator.model import Verdict
 from orchestrator.paths import RootPaths
 from orchestrator.planning import plan_sweep
 from orchestrator.session import Session, exit_code, register
-from orchestrator.sinks.base import Artifact, PointRecord, SweepRecord
+from orchestrator.sinks.base import PointRecord, SweepEnd, SweepRecord
 from orchestrator.store import Store
 
 SWEEP = """\
@@ -31,9 +30,7 @@ class NoSink:
 
     def write_point(self, point: PointRecord) -> None: ...
 
-    def finish_sweep(
-        self, name: str, status: PointState, ended_at_ms: int, artifacts: Sequence[Artifact] = ()
-    ) -> None: ...
+    def finish_sweep(self, end: SweepEnd) -> None: ...
 
 
 def test_a_job_that_hangs_is_ended_tried_again_once_and_reported(tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ import pytest
 
 from orchestrator.model import Anomaly, AttemptState, PointState, Verdict
 from orchestrator.paths import RootPaths
-from orchestrator.sinks.base import Artifact, AttemptRecord, MetricRow, PointRecord, SinkError, SweepRecord, metric_rows
+from orchestrator.sinks.base import (
+    Artifact,
+    AttemptRecord,
+    MetricRow,
+    PointRecord,
+    SinkError,
+    SweepEnd,
+    SweepRecord,
+    metric_rows,
+)
 from orchestrator.sinks.mlflow import MlflowSink, open_mlflow
 
 START = 1_771_754_400_000
@@ -95,7 +104,7 @@ def test_a_sweep_is_a_parent_run_with_its_note_and_artifacts_under_the_root(
 ) -> None:
     report = tmp_path / "report.md"
     report.write_text("# Report")
-    sink.finish_sweep(sweep.name, PointState.FAILED, START + 9, [Artifact(report)])
+    sink.finish_sweep(SweepEnd(sweep.name, PointState.FAILED, START + 9, artifacts=(Artifact(report),)))
     runs = sink.locate(sweep.name)
     assert runs is not None
     run = reader.get_run(runs.run_id)
@@ -107,10 +116,10 @@ def test_a_sweep_is_a_parent_run_with_its_note_and_artifacts_under_the_root(
 
 
 def test_a_resumed_sweep_runs_again_until_it_is_finished(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
-    sink.finish_sweep(sweep.name, PointState.CANCELLED, START + 9)
+    sink.finish_sweep(SweepEnd(sweep.name, PointState.CANCELLED, START + 9))
     run_id = sink.write_sweep(sweep)
     assert reader.get_run(run_id).info.status == "RUNNING"
-    sink.finish_sweep(sweep.name, PointState.SUCCEEDED, START + 20)
+    sink.finish_sweep(SweepEnd(sweep.name, PointState.SUCCEEDED, START + 20))
     assert (reader.get_run(run_id).info.status, reader.get_run(run_id).info.end_time) == ("FINISHED", START + 20)
 
 
@@ -133,12 +142,13 @@ def test_a_point_is_a_child_with_parameters_tags_and_times(sink: MlflowSink, rea
     assert tags["orchestrator.sweep"] == sweep.name
     assert tags["orchestrator.kind"] == "point"
     assert tags["orchestrator.point_id"] == "0123456789"
-    assert (tags["orchestrator.state"], tags["orchestrator.verdict"]) == ("succeeded", "completed")
-    assert tags["orchestrator.anomalies"] == "log_truncated,nan_scores"
-    assert tags["orchestrator.anomaly.nan_scores"] == "3 NaN in step 1"
-    assert tags["orchestrator.anomaly.log_truncated"] == "log_truncated"
-    assert tags["orchestrator.attempt.1"] == "h200: completed, exit code 1: both steps are there"
-    assert (tags["orchestrator.backend"], tags["orchestrator.job"]) == ("slurm", "4711")
+    assert (tags["state"], tags["verdict"]) == ("succeeded", "completed")
+    assert tags["anomalies"] == "log_truncated,nan_scores"
+    assert (tags["anomaly.nan_scores"], tags["anomaly.log_truncated"]) == ("true", "true")
+    assert (tags["backend"], tags["job"], tags["settings"]) == ("slurm", "4711", "factor=64")
+    note = tags["mlflow.note.content"].splitlines()
+    assert "| 1 | h200 | completed, exit code 1: both steps are there |" in note
+    assert note[-2:] == ["- `nan_scores`: 3 NaN in step 1", "- `log_truncated`: log\\_truncated"]
     assert tags["mlflow.source.name"] == "sweeps/factor.yaml"
 
 
@@ -147,8 +157,8 @@ def test_an_anomaly_that_is_taken_back_loses_its_tag(sink: MlflowSink, reader: A
     sink.write_point(flagged)
     sink.write_point(dataclasses.replace(flagged, anomalies=flagged.anomalies[1:]))
     tags = only_child(sink, reader, sweep).data.tags
-    assert "orchestrator.anomaly.missing_npz" not in tags
-    assert tags["orchestrator.anomalies"] == "hmm"
+    assert "anomaly.missing_npz" not in tags
+    assert tags["anomalies"] == "hmm"
 
 
 def test_the_last_anomaly_taken_back_leaves_no_list(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
@@ -198,14 +208,14 @@ def test_attempts_do_not_mix_their_series(sink: MlflowSink, reader: Any, sweep: 
 
     point = only_child(sink, reader, sweep)
     assert (point.info.status, point.data.metrics) == ("FINISHED", {"actor/grad_norm": 2.0})
-    assert point.data.tags["orchestrator.attempts"] == "2"
-    assert point.data.tags["orchestrator.attempt.1"] == "h100: gpu_oom: CUDA out of memory"
+    assert point.data.tags["attempts"] == "2"
+    assert "| 1 | h100 | gpu\\_oom: CUDA out of memory |" in point.data.tags["mlflow.note.content"]
     [before] = children(reader, point.info.run_id, point.info.experiment_id)
     assert (before.info.run_name, before.info.status) == ("infl-f64 (attempt 1)", "FAILED")
     assert before.info.end_time == START + 1_500
     assert before.data.metrics == {"actor/grad_norm": 9.0, "summary/score_std": 9.0}
     assert before.data.tags["orchestrator.kind"] == "attempt"
-    assert before.data.tags["orchestrator.state"] == "judged"
+    assert before.data.tags["state"] == "judged"
 
 
 def test_all_earlier_attempts_hang_below_the_latest(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:

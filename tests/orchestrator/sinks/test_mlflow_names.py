@@ -82,7 +82,7 @@ def test_tags_are_cut_before_a_server_refuses_them() -> None:
         anomalies=(Anomaly("c", "x" * 9_000),),
         attempts=(AttemptRecord(1, AttemptState.JUDGED),),
     )
-    assert len(point_tags(record, "run")["orchestrator.anomaly.c"]) == 5_000
+    assert len(point_tags(record, "run")["mlflow.note.content"]) == 5_000
     assert sweep_tags(SweepRecord("s", 1, "asked"))["mlflow.note.content"] == "asked"
 
 
