@@ -1,0 +1,155 @@
+"""What a level of an axis costs against another in seconds, and which phase explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from statistics import fmean
+
+from reports import metrics
+from reports.contrasts import Compared, Contrast, Grid, compared, listed, pool_of
+from reports.findings.finding import (
+    SMALL,
+    Finding,
+    level,
+    long_seconds,
+    metric_places,
+    per_pair,
+    ratio,
+    share,
+    timed_step,
+)
+from reports.markdown import code
+from reports.numbers import seconds
+from reports.resampling import geometric_mean
+from reports.snapshot import PointSnapshot
+
+WHOLES: tuple[tuple[str, metrics.Names], ...] = (
+    ("step", metrics.STEP),
+    ("update_actor", metrics.UPDATE_ACTOR),
+    ("pop_rows", metrics.POP_ROWS),
+)
+"""Phases that hold others, the widest first."""
+PARTS = tuple((name, names) for name, names in metrics.PHASES if name not in dict(WHOLES))
+_WORTH_NAMING = 0.2
+"""Share of an increase from which a phase explains it."""
+
+
+def cost_of_levels(grid: Grid) -> list[Finding]:
+    """For each axis that changes the time: its dearest step from one level to the next, and the phase behind it."""
+    found = []
+    for axis in grid.factors:
+        dearest = [one for one in map(partial(_dearer, grid), grid.adjacent(axis)) if one is not None]
+        large = [one for one in dearest if geometric_mean([pair.ratio for pair in one[2]]) >= 1 + SMALL]
+        if large:
+            found.append(_cost(grid, *max(large, key=lambda one: geometric_mean([pair.ratio for pair in one[2]]))))
+    return found
+
+
+def small_effects(grid: Grid) -> list[Finding]:
+    """Axes of which no level changes any pair's time by as much as 3%."""
+    found = []
+    for axis in grid.factors:
+        known = [one for one in map(partial(_dearer, grid), grid.adjacent(axis)) if one is not None]
+        ratios = [pair.ratio for _, _, pairs in known for pair in pairs]
+        most = max((max(one, 1 / one) - 1 for one in ratios), default=1.0)
+        if ratios and most < SMALL:
+            whole = listed([code(name) for name in dict.fromkeys(name for name, _, _ in known)])
+            points = [point for _, contrast, _ in known for pair in contrast.pairs for point in pair]
+            levels = listed([level(axis, value) for value in grid.levels(axis)])
+            sentence = (
+                f"**{code(axis)} makes a small difference in time**: less than 3% of {whole} between {levels} "
+                f"(at most {share(most)}), all else equal."
+            )
+            found.append(Finding(sentence, metric_places(points, timed_step(grid))))
+    return found
+
+
+def _dearer(grid: Grid, contrast: Contrast) -> tuple[str, Contrast, list[Compared]] | None:
+    """The widest phase that was timed at both levels, and the contrast turned so that its level takes longer."""
+    for name, names in WHOLES:
+        pairs = compared(contrast, partial(metrics.at, names=names, step=timed_step(grid)))
+        if pairs:
+            if geometric_mean([pair.ratio for pair in pairs]) < 1:
+                contrast = contrast.swapped()
+                pairs = compared(contrast, partial(metrics.at, names=names, step=timed_step(grid)))
+            return name, contrast, pairs
+    return None
+
+
+def _cost(grid: Grid, whole: str, contrast: Contrast, pairs: Sequence[Compared]) -> Finding:
+    axis = contrast.axis
+    figures = [f"{long_seconds(pair.level)} against {long_seconds(pair.reference)}" for pair in pairs]
+    mean = geometric_mean([pair.ratio for pair in pairs])
+    sentence = (
+        f"**{level(axis, contrast.level)} takes {ratio(mean)} the {code(whole)} of {_other(contrast)}** "
+        f"({per_pair(grid, axis, pairs, figures)})"
+        f"{_explained(grid, contrast, whole)}.{_range(grid, axis, whole, contrast)}{_pools(pairs)}"
+    )
+    points = [point for pair in pairs for point in pair.pair]
+    return Finding(sentence, metric_places(points, timed_step(grid)))
+
+
+def _other(contrast: Contrast) -> str:
+    words = level(contrast.axis, contrast.reference)
+    return words.removeprefix(f"{code(contrast.axis)} ")
+
+
+def _explained(grid: Grid, contrast: Contrast, whole: str) -> str:
+    """The phase with the largest share of the increase, and of what it is inside of."""
+    step = timed_step(grid)
+    of_part = {name: compared(contrast, partial(metrics.at, names=names, step=step)) for name, names in PARTS}
+    of_part = {name: pairs for name, pairs in of_part.items() if pairs}
+    if not of_part:
+        return ""
+    name, pairs = max(of_part.items(), key=lambda item: fmean(pair.increase for pair in item[1]))
+    shares = [(outer, _share_of(grid, contrast, pairs, outer)) for outer, _ in WHOLES]
+    known = [(outer, part) for outer, part in shares if part is not None]
+    of_whole = dict(known).get(whole)
+    if of_whole is None or of_whole < _WORTH_NAMING:
+        return f"; no phase that was timed apart is {share(_WORTH_NAMING)} of the increase"
+    parts = listed([f"{share(part)} of the increase of {code(outer)}" for outer, part in known])
+    figures = f"{seconds(pairs[0].level)} s against {seconds(pairs[0].reference)} s"
+    mean = geometric_mean([pair.ratio for pair in pairs])
+    return f"; {code(name)} takes {ratio(mean)} ({figures}) and is {parts}"
+
+
+def _share_of(grid: Grid, contrast: Contrast, part: Sequence[Compared], whole: str) -> float | None:
+    """Of the increase of a whole over the same pairs; None where that is unknown, or smaller than the part's: not around it."""
+    outer = {
+        one.pair[0].id: one
+        for one in compared(contrast, partial(metrics.at, names=dict(WHOLES)[whole], step=timed_step(grid)))
+    }
+    both = [(one, outer[one.pair[0].id]) for one in part if one.pair[0].id in outer]
+    increase = sum(one.increase for _, one in both)
+    inner = sum(one.increase for one, _ in both)
+    return inner / increase if increase > 0 and 0 < inner <= increase * (1 + SMALL) else None
+
+
+def _range(grid: Grid, axis: str, whole: str, contrast: Contrast) -> str:
+    """How much it is from one end of the axis to the other, where there are levels between."""
+    levels = grid.levels(axis)
+    if len(levels) < 3 or {levels[0], levels[-1]} == {contrast.level, contrast.reference}:
+        return ""
+    ends = grid.contrast(axis, levels[-1], levels[0])
+    pairs = compared(ends, partial(metrics.at, names=dict(WHOLES)[whole], step=timed_step(grid)))
+    if not pairs:
+        return ""
+    mean = geometric_mean([pair.ratio for pair in pairs])
+    return f" Over all levels, {level(axis, levels[-1])} takes {ratio(mean)} that of {_other(ends)}."
+
+
+def _pools(pairs: Sequence[Compared]) -> str:
+    """Figures from two kinds of card are no fair comparison, and the reader should know."""
+    mixed = [pair.pair for pair in pairs if pool_of(pair.pair[0]) != pool_of(pair.pair[1])]
+    if not mixed:
+        return ""
+    kinds = dict.fromkeys(f"{code(pool_of(a) or 'no pool')} against {code(pool_of(b) or 'no pool')}" for a, b in mixed)
+    number = "One pair compares" if len(mixed) == 1 else f"{len(mixed)} pairs compare"
+    return f" {number} {listed(list(kinds))}."
+
+
+def phases_of(point: PointSnapshot, step: int | None) -> dict[str, float]:
+    """Seconds of every phase that was timed in a step."""
+    found = ((name, metrics.at(point, names, step)) for name, names in metrics.PHASES)
+    return {name: value for name, value in found if value is not None}

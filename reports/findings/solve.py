@@ -1,0 +1,64 @@
+"""How the Hessian's solve grows with the projection, and which modules it is made of."""
+
+from __future__ import annotations
+
+from reports import metrics
+from reports.contrasts import Grid, listed
+from reports.findings.finding import Finding, metric_places, share, timed_step
+from reports.markdown import code
+from reports.numbers import count, seconds
+from reports.power_law import PowerLaw
+from reports.scaling import exponent, scalings
+
+_SOLVE = "hessian_solve"
+_MOST_SHOWN = 2
+_CHOLESKY = 3.0
+
+
+def scaling(grid: Grid) -> list[Finding]:
+    """The fitted exponent of the solve, for the first settings of the other axes."""
+    found = [one for one in scalings(grid.snapshot) if one.quantity == _SOLVE]
+    said = []
+    for one in found[:_MOST_SHOWN]:
+        where = f" ({code(one.setting)})" if one.setting else ""
+        levels = f"{len(one.factors)} factors, {one.factors[0]:g} to {one.factors[-1]:g}"
+        sentence = (
+            f"**{code(_SOLVE)} grows with the factor to the {exponent(one.against_factor)}**{where}, over {levels}"
+        )
+        if one.against_dim is not None:
+            sentence += f", that is with D to the {exponent(one.against_dim)}{_beside_cholesky(one.against_dim)}"
+        said.append(Finding(sentence + ".", metric_places(grid.points, timed_step(grid))))
+    return said
+
+
+def largest_modules(grid: Grid) -> list[Finding]:
+    """The share of the arithmetic that falls on the modules with the largest D, where there are several sizes and a solve."""
+    step = timed_step(grid)
+    known = [(p, s) for p in grid.points if p.dims and (s := metrics.at(p, metrics.HESSIAN_SOLVE, step))]
+    if not known:
+        return []
+    point, solve = max(known, key=lambda one: one[1])
+    work = {one.module_type: one.modules * float(one.dim) ** _CHOLESKY for one in point.dims}
+    most = max(one.dim for one in point.dims)
+    large = [one for one in point.dims if one.dim == most]
+    if len({one.dim for one in point.dims}) < 2:
+        return []
+    part = sum(one.modules * float(one.dim) ** _CHOLESKY for one in large) / sum(work.values())
+    modules = sum(one.modules for one in large)
+    names = listed([code(one.module_type) for one in large])
+    whole = metrics.at(point, metrics.STEP, step)
+    of_step = f", {share(solve / whole)} of the step" if whole else ""
+    every = count(sum(one.modules for one in point.dims))
+    sentence = (
+        f"**The largest modules are the solve**: {count(modules)} of {every} modules ({names}) have D = {count(most)} and "
+        f"{share(part)} of the sum of D³. {code(_SOLVE)} takes {seconds(solve)} s{of_step} at {code(point.name)}."
+    )
+    return [Finding(sentence, metric_places([point], step))]
+
+
+def _beside_cholesky(fit: PowerLaw) -> str:
+    """Whether the exponent is that of a factorisation; without an error nobody can tell."""
+    off = abs(fit.exponent - _CHOLESKY)
+    if fit.error is not None and off <= 2 * fit.error:
+        return ", as a Cholesky factorisation does (3)"
+    return ", less than a Cholesky factorisation alone (3)" if fit.exponent < _CHOLESKY else ""

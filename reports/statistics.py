@@ -1,0 +1,142 @@
+"""Effects of each factor over replicates: paired bootstrap intervals, exact tests by sign flips, Holm across levels.
+
+A replicate (a seed) is the unit: for each one the logarithms of level / reference are averaged over the settings of the other
+axes, and these averages are resampled. Settings were chosen, replicates are what would come out otherwise next time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from reports import metrics
+from reports.contrasts import Contrast, Grid, Measure, compared, is_number
+from reports.findings.memory import gpu_bytes, host_bytes
+from reports.markdown import Column, code
+from reports.resampling import CONFIDENCE, RESAMPLES, Interval, best_coverage, bootstrap_interval, holm, sign_flip_p
+from reports.sections.points import scalar
+from reports.snapshot import PointSnapshot, Scalar, SweepSnapshot
+
+_MOST_ROWS = 60
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One level against its reference, for one figure: a ratio, over replicates."""
+
+    measure: str
+    axis: str
+    level: Scalar
+    reference: Scalar
+    ratio: Interval
+    """Geometric mean over replicates, with the interval of the mean."""
+    pairs: int
+    """Points compared, all settings together."""
+    p: float
+    """Of "the ratio is 1", by sign flips."""
+    adjusted: float
+    """p after Holm across the levels of this axis, for this figure."""
+
+
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
+    """Says that nothing can be concluded where no point was repeated; None where there is nothing to compare."""
+    grid = Grid.of(snapshot)
+    if not grid.factors or not any(grid.adjacent(axis) for axis in grid.factors):
+        return None
+    found = effects(snapshot)
+    fewest = min((effect.ratio.n for effect in found), default=0)
+    return {
+        "columns": _columns(found[:_MOST_ROWS]) if found else [],
+        "hidden": len(found) - len(found[:_MOST_ROWS]),
+        "replicates": sorted(grid.replicates),
+        "confidence": f"{100 * CONFIDENCE:.0f}%",
+        "resamples": RESAMPLES,
+        "fewest": fewest,
+        "best_coverage": f"{100 * best_coverage(fewest):.0f}%" if best_coverage(fewest) < CONFIDENCE else "",
+        "least_p": f"{2.0 ** (1 - fewest):.2g}" if fewest else "",
+        "points": len(grid.points),
+    }
+
+
+def effects(snapshot: SweepSnapshot) -> list[Effect]:
+    """Each figure, each factor, each level against its reference: what two replicates at least have measured."""
+    grid = Grid.of(snapshot)
+    contrasts = {axis: grid.adjacent(axis) for axis in grid.factors}
+    found = []
+    for name, measure in measures(snapshot).items():
+        for every in contrasts.values():
+            family = [effect for one in every if (effect := _effect(grid, name, measure, one)) is not None]
+            adjusted = holm([effect.p for effect in family])
+            found += [replace(effect, adjusted=p) for effect, p in zip(family, adjusted, strict=True)]
+    return found
+
+
+def measures(snapshot: SweepSnapshot) -> dict[str, Measure]:
+    """What is compared: the figures of the tables, of the steps that these show."""
+    step = metrics.first_step(metrics.shown_steps(snapshot))
+    npz_step = metrics.first_step(metrics.shown_npz_steps(snapshot))
+    seconds: dict[str, metrics.Names] = {
+        "step (s)": metrics.STEP,
+        "update_actor (s)": metrics.UPDATE_ACTOR,
+        "pop_rows (s)": metrics.POP_ROWS,
+        "hessian_solve (s)": metrics.HESSIAN_SOLVE,
+    }
+    return {
+        **{name: partial(metrics.at, names=names, step=step) for name, names in seconds.items()},
+        "score std": partial(_score_std, step=npz_step),
+        "grad_norm": partial(metrics.at, names=metrics.GRAD_NORM, step=step),
+        "GPU memory": gpu_bytes,
+        "host memory": host_bytes,
+    }
+
+
+def _effect(grid: Grid, name: str, measure: Measure, contrast: Contrast) -> Effect | None:
+    by_replicate: dict[tuple[Scalar, ...], list[float]] = {}
+    pairs = compared(contrast, measure)
+    for pair in pairs:
+        parameters = pair.pair[0].parameters
+        replicate = tuple(parameters.get(axis) for axis in sorted(grid.replicates))
+        by_replicate.setdefault(replicate, []).append(math.log(pair.ratio))
+    logs = [fmean(values) for values in by_replicate.values()]
+    interval, p = bootstrap_interval(logs), sign_flip_p(logs)
+    if interval is None or p is None or not grid.replicates:
+        return None
+    ratio = Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high), interval.n)
+    return Effect(name, contrast.axis, contrast.level, contrast.reference, ratio, len(pairs), p, adjusted=p)
+
+
+def _columns(found: Sequence[Effect]) -> list[Column]:
+    return [
+        Column("Figure", [effect.measure for effect in found]),
+        Column("Factor", [code(effect.axis) for effect in found]),
+        Column("Level", [_word(effect.level) for effect in found]),
+        Column("Against", [_word(effect.reference) for effect in found]),
+        Column("Ratio", [f"{effect.ratio.mean:.3f}" for effect in found], numeric=True),
+        Column(
+            f"{100 * CONFIDENCE:.0f}% interval",
+            [f"{effect.ratio.low:.3f} – {effect.ratio.high:.3f}" for effect in found],
+            numeric=True,
+        ),
+        Column("Replicates", [str(effect.ratio.n) for effect in found], numeric=True),
+        Column("Pairs", [str(effect.pairs) for effect in found], numeric=True),
+        Column("p", [f"{effect.p:.2g}" for effect in found], numeric=True),
+        Column("p (Holm)", [_emphasised(effect.adjusted) for effect in found], numeric=True),
+    ]
+
+
+def _word(value: Scalar) -> str:
+    return scalar(value) if is_number(value) else code(scalar(value))
+
+
+def _emphasised(p: float) -> str:
+    return f"**{p:.2g}**" if p <= _SIGNIFICANT else f"{p:.2g}"
+
+
+def _score_std(point: PointSnapshot, step: int | None) -> float | None:
+    file = metrics.npz_at(point, step)
+    return file.std if file is not None else None
