@@ -13,11 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import read_record
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
+from orchestrator.git_changes import read_changes
 from orchestrator.git_state import read_git_state
+from orchestrator.job.node import installed, packages_hash
 from orchestrator.job_section import job_section
 from orchestrator.launch import Site
 from orchestrator.ledger import AttemptRow, SweepRow, View
@@ -137,7 +140,6 @@ def exit_code(view: View) -> int:
 def register(planned: Planned, store: Store, path: Path, command: Sequence[str], now: float) -> str:
     """Write the sweep and its points into the store, where they wait to be driven; returns the sweep's name."""
     spec = planned.spec
-    git = read_git_state(path.resolve().parent)
     row = SweepRow(
         name=spec.name,
         description=spec.description,
@@ -146,12 +148,29 @@ def register(planned: Planned, store: Store, path: Path, command: Sequence[str],
         backend=planned.target.backend.name,
         profile=planned.profile,
         command=shlex.join(command),
-        git=dataclasses.asdict(git) if git else None,
+        git=code_state(store, spec.name, path.resolve().parent),
         environment=environment(),
         created_at=now,
     )
     store.put_sweep(row, planned.points)
     return spec.name
+
+
+def code_state(store: Store, sweep: str, folder: Path) -> dict[str, Any] | None:
+    """The repository that holds `folder`, and as `changes` what became of it since the sweep before; None outside one."""
+    state = read_git_state(folder)
+    if state is None:
+        return None
+    before = _sweep_before(store, sweep)
+    changes = read_changes(folder, before.git["commit"], state.commit, before.name) if before and before.git else None
+    return {**dataclasses.asdict(state), "changes": dataclasses.asdict(changes) if changes else None}
+
+
+def _sweep_before(store: Store, sweep: str) -> SweepRow | None:
+    """The newest sweep that is older, and ran from a repository."""
+    names = store.sweep_names()
+    older = names[names.index(sweep) + 1 :] if sweep in names else names
+    return next((row for row in map(store.sweep, older) if row.git), None)
 
 
 def environment() -> dict[str, str]:
@@ -162,4 +181,5 @@ def environment() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    packages = installed(sys.path)
+    return {**found, "packages": f"{len(packages)} installed, sha256 {packages_hash(packages)}"}

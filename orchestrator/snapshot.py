@@ -6,26 +6,32 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from orchestrator.ledger import AttemptRow, PointRow, SweepRow, View
-from orchestrator.model import PointState, Scalar
+from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow, View
+from orchestrator.model import AttemptState, PointState, Scalar
 from orchestrator.patches import look_up
 from orchestrator.paths import RootPaths
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
-from orchestrator.triage import evidence_json
-from orchestrator.triage.evidence import Evidence
+from orchestrator.triage import evidence_json, words
+from orchestrator.triage.evidence import Evidence, NpzFacts
 from reports.report import render
 from reports.snapshot import (
     AttemptSnapshot,
+    ChangesSnapshot,
     Expected,
     GitState,
     NpzSnapshot,
     PointSnapshot,
     PredictionSnapshot,
     SweepSnapshot,
+    parse_changes,
 )
 from trainer_ext.records import write_atomic
+
+MOST_ERRORS = 5
+"""Failures in a log that a snapshot names."""
 
 
 def write_report(store: Store, paths: RootPaths, sweep: str) -> Path:
@@ -41,6 +47,7 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
     row = store.sweep(sweep)
     spec = SweepSpec.model_validate(row.spec)
     view = store.view(sweep)
+    moves = _moves(store.events(sweep))
     shown = [point for point in view.points if point.state is not PointState.SKIPPED]
     evidence = {point.id: deciding_evidence(store, view.history(point)) for point in shown}
     points = tuple(
@@ -51,6 +58,7 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
             evidence[point.id],
             spec.resources.gpus,
             _unpatched(store, point, view.history(point)),
+            moves,
         )
         for point in shown
     )
@@ -71,11 +79,35 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
         points=points,
         expected_steps=next((item.expected_steps for item in found), None),
         expected_npz=next((item.expected_npz for item in found), None),
-        git=GitState(**row.git) if row.git else None,
+        git=git_state(row.git),
         environment=row.environment,
         gpu_hours=sum(used) if used else None,
         gpu_hours_limit=spec.budget.gpu_hours,
+        changes=changes_since(row.git),
+        backend=row.backend,
+        gpus=spec.resources.gpus,
     )
+
+
+def git_state(stored: Mapping[str, Any] | None) -> GitState | None:
+    """The repository that a sweep was started from, out of its row."""
+    return GitState(**{key: value for key, value in stored.items() if key != "changes"}) if stored else None
+
+
+def changes_since(stored: Mapping[str, Any] | None) -> ChangesSnapshot | None:
+    """What had changed since the sweep before, as it was found when this one was started."""
+    found = stored.get("changes") if stored else None
+    return parse_changes(found) if found else None
+
+
+def _moves(events: Sequence[EventRow]) -> dict[tuple[str, int], str]:
+    """(point, attempt) -> why it ran where it ran, as it was written when the attempt began."""
+    return {
+        (event.point, event.attempt): why
+        for event in events
+        if event.point and event.attempt and event.to_state == AttemptState.CREATED and event.from_state is None
+        if (why := (event.detail or "").partition(": ")[2])
+    }
 
 
 def deciding_evidence(store: Store, history: Sequence[AttemptRow]) -> Evidence | None:
@@ -103,16 +135,21 @@ def point_snapshot(
     evidence: Evidence | None,
     gpus: int,
     unpatched: Mapping[str, Scalar] | None = None,
+    moves: Mapping[tuple[str, int], str] | None = None,
 ) -> PointSnapshot:
     """One point with the facts of its deciding attempt.
 
     Args:
         gpus: what an attempt holds, for the GPU-hours.
         unpatched: the sweep file's values of keys that attempts changed.
+        moves: (point, attempt) -> why it ran where it ran.
     """
     last = history[-1] if history else None
     facts = evidence or Evidence(ended=False)
-    folder = paths.attempt(point.sweep, point.id, last.n).dir if last else None
+    tries = tuple(
+        _attempt(attempt, gpus, unpatched or {}, (moves or {}).get((point.id, attempt.n)), _folder(paths, attempt))
+        for attempt in history
+    )
     return PointSnapshot(
         id=point.id,
         name=point.name,
@@ -122,9 +159,9 @@ def point_snapshot(
         verdict=last.verdict.value if last and last.verdict else None,
         reason=point.reason or (last.reason if last else None),
         anomalies=tuple((anomaly.code, anomaly.message) for anomaly in last.anomalies) if last else (),
-        attempts=tuple(_attempt(attempt, gpus, unpatched or {}) for attempt in history),
+        attempts=tries,
         metrics=facts.metrics,
-        npz=tuple(NpzSnapshot(**dataclasses.asdict(file)) for file in facts.npz),
+        npz=tuple(_npz(file) for file in facts.npz),
         resumed_after=facts.resumed_after,
         card_bytes=facts.card_bytes,
         gpu_peak_bytes=facts.gpu_peak_bytes,
@@ -133,9 +170,25 @@ def point_snapshot(
         started_at=history[0].started_at if history else None,
         ended_at=last.ended_at if last else None,
         evidence=last.facts if last else (),
-        folder=os.path.relpath(folder, paths.sweep(point.sweep)) if folder else None,
+        folder=tries[-1].folder if tries else None,
         predicted=_prediction(point, last),
+        step_lines=facts.step_lines,
+        log_lines=facts.log_lines,
+        errors=tuple(words.place(signature) for signature in facts.signatures[:MOST_ERRORS]),
+        dims=next((file.dims for file in reversed(facts.npz) if file.dims), ()),
+        hardware=facts.hardware,
     )
+
+
+def _folder(paths: RootPaths, attempt: AttemptRow) -> str:
+    """An attempt's folder, relative to the report."""
+    folder = paths.attempt(attempt.sweep, attempt.point, attempt.n).dir
+    return os.path.relpath(folder, paths.sweep(attempt.sweep))
+
+
+def _npz(file: NpzFacts) -> NpzSnapshot:
+    names = {field.name for field in dataclasses.fields(NpzSnapshot)}
+    return NpzSnapshot(**{name: value for name, value in vars(file).items() if name in names})
 
 
 def _prediction(point: PointRow, last: AttemptRow | None) -> PredictionSnapshot | None:
@@ -149,7 +202,9 @@ def _prediction(point: PointRow, last: AttemptRow | None) -> PredictionSnapshot 
     return PredictionSnapshot(*(Expected(**dataclasses.asdict(guess)) if guess else None for guess in guesses))
 
 
-def _attempt(attempt: AttemptRow, gpus: int, unpatched: Mapping[str, Scalar]) -> AttemptSnapshot:
+def _attempt(
+    attempt: AttemptRow, gpus: int, unpatched: Mapping[str, Scalar], moved: str | None, folder: str
+) -> AttemptSnapshot:
     seconds = attempt.ended_at - attempt.started_at if attempt.ended_at and attempt.started_at else None
     return AttemptSnapshot(
         n=attempt.n,
@@ -164,6 +219,12 @@ def _attempt(attempt: AttemptRow, gpus: int, unpatched: Mapping[str, Scalar]) ->
         gpu_hours=seconds * gpus / 3600 if seconds is not None and gpus and attempt.pool else None,
         patch=attempt.patch,
         unpatched={key: unpatched[key] for key in attempt.patch if key in unpatched},
+        moved=moved,
+        node=attempt.measured.node if attempt.measured else None,
+        gpu_peak_bytes=attempt.measured.gpu_bytes if attempt.measured else None,
+        host_peak_bytes=attempt.measured.host_bytes if attempt.measured else None,
+        evidence=attempt.facts,
+        folder=folder,
     )
 
 

@@ -52,7 +52,7 @@ class FileChange:
 
     path: str
     change: str = "modified"
-    """added | modified | deleted | renamed"""
+    """added | modified | deleted"""
     added: int | None = None
     """Lines; None for a binary file."""
     removed: int | None = None
@@ -73,6 +73,9 @@ class ChangesSnapshot:
     """Oldest first."""
     files: tuple[FileChange, ...] = ()
     """By path."""
+    more_commits: int = 0
+    """Older ones that are not kept."""
+    more_files: int = 0
 
 
 @dataclass(frozen=True)
@@ -314,7 +317,7 @@ class SweepSnapshot:
             data,
             points=tuple(_point(point) for point in data.get("points", ())),
             git=_optional(GitState, data.get("git")),
-            changes=_changes(data["changes"]) if data.get("changes") else None,
+            changes=parse_changes(data["changes"]) if data.get("changes") else None,
         )
 
 
@@ -344,7 +347,12 @@ def _npz(data: Mapping[str, Any]) -> NpzSnapshot:
     )
 
 
-def _changes(data: Mapping[str, Any]) -> ChangesSnapshot:
+def parse_changes(data: Mapping[str, Any]) -> ChangesSnapshot:
+    """The inverse of `dataclasses.asdict`.
+
+    Raises:
+        ValueError: a record lacks a required key.
+    """
     commits, files = _each(CommitSnapshot, data.get("commits")), _each(FileChange, data.get("files"))
     return _build(ChangesSnapshot, data, commits=commits, files=files)
 
