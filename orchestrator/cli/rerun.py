@@ -10,6 +10,7 @@ import argparse
 from orchestrator.cli.arguments import add_root, find_point, open_existing
 from orchestrator.cli.driving import drive_to_end
 from orchestrator.errors import UsageError
+from orchestrator.importing import BACKEND
 from orchestrator.ledger import PointRow
 from orchestrator.model import POINT_TRANSITIONS, PointState
 
@@ -25,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     points = [find_point(store, word, args.sweep) for word in args.points]
     for point in points:
         _refuse(point)
+        if store.sweep(point.sweep).backend == BACKEND:
+            raise UsageError(f"{point.name} was run by someone else; it cannot be run again from here")
     if len({point.sweep for point in points}) > 1:
         raise UsageError("these points are of several sweeps; rerun one sweep's points at a time")
     for point in points:

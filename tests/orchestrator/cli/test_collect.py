@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.clock import FakeClock
+from orchestrator.store import Store
 from tests.triage.gold import CORPUS
 
 
@@ -72,3 +76,61 @@ def test_for_people_it_says_the_same_in_words(capsys: pytest.CaptureFixture[str]
 def test_an_unknown_pool_is_told_with_the_known_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collect", story("timings-all-zero"), "--pool", "v100"]) == 2
     assert "--pool v100: known cards are" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of three foreign runs that are kept as one sweep."""
+    folder = tmp_path_factory.mktemp("kept")
+    for name, factor, log in (("a", 64, "timings-all-zero"), ("b", 32, "f32-all-selected-on-h100")):
+        shutil.copytree(story(log), folder / name)
+        (folder / name / ".hydra").mkdir()
+        (folder / name / ".hydra" / "overrides.yaml").write_text(f"- influence.factor={factor}\n- trainer.name=x\n")
+    words = ["--into", "others", "--pool", "h100", "--root", str(folder / "runs")]
+    assert main(["collect", str(folder / "a"), str(folder / "b"), *words]) == 1, "one of them failed"
+    assert main(["collect", str(folder / "b"), story("error-though-both-steps-are-done"), *words]) == 1
+    return folder / "runs"
+
+
+def test_runs_that_are_kept_are_points_of_a_sweep_judged_once(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "others", "--json", "--root", str(kept)]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert [(point["name"], point["state"], point["verdict"]) for point in points] == [
+        ("a", "succeeded", "completed"),
+        ("b", "failed", "gpu_oom"),
+        ("story-error-though-both-steps-are-done", "succeeded", "completed"),
+    ]
+    assert [len(point["attempts"]) for point in points] == [1, 1, 1]
+
+
+def test_what_differs_in_their_overrides_is_their_parameters(kept: Path) -> None:
+    points = Store.open(kept / "orchestrator.db", FakeClock()).points("others")
+    assert [point.parameters for point in points] == [
+        {"influence.factor": 64, "trainer.name": "x"},
+        {"influence.factor": 32, "trainer.name": "x"},
+        {},
+    ], "the third run left no word of how it was started"
+
+
+def test_kept_runs_have_a_report_and_a_why_and_cannot_be_run_again(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = (kept / "sweeps" / "others" / "report.md").read_text()
+    assert "`timing_all_zero`" in report
+    assert "gpu_oom" in report
+    assert main(["why", "b", "--root", str(kept)]) == 0
+    assert "CUDA out of memory" in capsys.readouterr().out
+    assert main(["rerun", "b", "--root", str(kept)]) == 2
+    assert "was run by someone else" in capsys.readouterr().err
+
+
+def test_a_sweep_of_our_own_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "# Which?\nname: own\nconfig: synthetic\noverrides: [synthetic.step_seconds=0]\n"
+    )
+    assert main(["sweep", str(tmp_path / "own.yaml"), "--root", str(tmp_path / "runs")]) == 0
+    words = ["collect", story("timings-all-zero"), "--root", str(tmp_path / "runs"), "--into"]
+    assert main([*words, "own"]) == 2
+    assert "choose another name" in capsys.readouterr().err
+    assert main([*words, "Own runs"]) == 2
+    assert "write own-runs" in capsys.readouterr().err
