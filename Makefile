@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys;
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 
-.PHONY: sweep test lint format env env-test slurm-up slurm-down clean help
+.PHONY: sweep test lint format env env-test slurm-up slurm-down runai-double clean help
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -56,6 +56,9 @@ slurm-up: env-test  ## as root on Debian: a real Slurm cluster on this machine, 
 
 slurm-down:  ## end that cluster and its jobs
 	$(BIN)/python -m tests.slurm down
+
+runai-double: env-test  ## a double of Run:ai's control plane on this machine, to play with, until Ctrl-C
+	$(BIN)/python -m tests.runai up
 
 clean:  ## remove .venv and caches, not runs/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
