@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from orchestrator.sinks.mlflow_server import base_url, command_line, compare_url, server_command
+from orchestrator.sinks.mlflow_server import base_url, command_line, compare_url, server_command, view_url
 
 
 def test_the_server_listens_on_loopback_with_one_worker_and_without_jobs() -> None:
@@ -20,8 +20,8 @@ def test_the_server_listens_on_loopback_with_one_worker_and_without_jobs() -> No
         "--workers": "1",
         "--backend-store-uri": "sqlite:////r/mlflow.db",
         "--artifacts-destination": "/r/mlartifacts",
-        "--allowed-hosts": "localhost:*,127.0.0.1:*",
-        "--cors-allowed-origins": "http://localhost:5060,http://127.0.0.1:5060",
+        "--allowed-hosts": "localhost:*,127.0.0.1:*,mlflow.localhost:*",
+        "--cors-allowed-origins": "http://localhost:5060,http://127.0.0.1:5060,http://mlflow.localhost:5060",
     }
     assert command.env == {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -41,6 +41,12 @@ def test_the_compare_link_names_all_runs() -> None:
         "runs": ["r1", "r2"],
         "experiments": ["7"],
     }
+
+
+def test_the_link_to_a_view_opens_its_charts() -> None:
+    assert view_url("http://h:1/", "7", "a b") == (
+        "http://h:1/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=a%20b"
+    )
 
 
 @pytest.mark.parametrize("number", [0, 1, 101])
