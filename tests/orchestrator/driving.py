@@ -84,6 +84,7 @@ class Rehearsal:
     logged: Logged = field(default_factory=Logged)
     warnings: list[str] = field(default_factory=list)
     backend: Callable[[FakeCluster], FakeBackend] = FakeBackend
+    ladder: tuple[str, ...] = tuple(POOLS)
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(self.script, self.clock, tuple(POOLS.values()))
@@ -119,11 +120,11 @@ class Rehearsal:
                 gpus_per_attempt=8,
                 gpu_hours=self.spec.budget.gpu_hours,
                 time_limit_s=self.spec.resources.time_s,
-                ladder=tuple(POOLS.values()),
+                ladder=tuple(POOLS[name] for name in self.ladder),
             ),
             rules=retry_rules(self.spec),
             pools=POOLS,
-            ladder=tuple(POOLS),
+            ladder=self.ladder,
             poll_s=0.25,
             warn=self.warnings.append,
             announce=announce,
