@@ -9,6 +9,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from orchestrator import patches
@@ -30,6 +31,8 @@ class Site:
     paths: RootPaths
     python: str
     """The interpreter that runs the job on the node."""
+    root_inside: Path | None = None
+    """Where the job sees the state folder; None: under the same path."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def attempt_spec(
     usual: Usual = NOTHING_USUAL,
 ) -> AttemptSpec:
     """What `attempt.json` says; pure."""
-    paths = site.paths
+    paths = RootPaths(site.root_inside) if site.root_inside else site.paths
     places = {
         "{python}": site.python,
         "{root}": str(paths.root),

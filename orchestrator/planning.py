@@ -103,7 +103,7 @@ def _check_patches(spec: SweepSpec, point: Point) -> None:
 
 def find_target(spec: SweepSpec) -> Target:
     """The backend with its pools: the sweep file's on a cluster, the machine's own on this machine."""
-    backend = backends.load("local" if spec.backend == "auto" else spec.backend)
+    backend = backends.load("local" if spec.backend == "auto" else spec.backend, spec.runai)
     own = {pool.name: pool for pool in backend.pools()}
     if backend.name == "local":
         return Target(backend, own, tuple(own))

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.base import Backend, ContainerBackend
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import read_record
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
@@ -92,7 +93,7 @@ class Session:
             backend=target.backend,
             logger=Recorder(self.sink, self.store, self.paths, spec.resources.gpus),
             clock=self.clock,
-            site=Site(self.paths, sys.executable),
+            site=site_of(target.backend, self.paths),
             limits=limits(spec, target),
             rules=retry_rules(spec),
             pools=target.pools,
@@ -127,6 +128,17 @@ class Session:
             job = job_section(self.store.config(attempt.sweep, attempt.point), self.spec)
             self._expected_steps[attempt.point] = job.expected_steps
         return Pulse(heartbeat, self._expected_steps[attempt.point])
+
+
+def site_of(backend: Backend, paths: RootPaths) -> Site:
+    """Where the backend's jobs run.
+
+    Raises:
+        EnvironmentProblem: they cannot see the state folder.
+    """
+    if isinstance(backend, ContainerBackend):
+        return Site(paths, backend.python, backend.inside(paths.root))
+    return Site(paths, sys.executable)
 
 
 def exit_code(view: View) -> int:

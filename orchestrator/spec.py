@@ -37,7 +37,7 @@ def load(path: Path, assignments: Sequence[str] = (), *, configs: Path | None = 
     """
     source = yaml_source.read(_existing(path))
     apply_assignments(source, assignments, tuple(SweepSpec.model_fields))
-    for key in ("pools", "triage"):
+    for key in ("pools", "triage", "runai"):
         _inline(key, source, path.parent)
     try:
         spec = SweepSpec.model_validate(source.data)
@@ -83,7 +83,7 @@ def _located(problem: Any, source: Source) -> SpecError:
         return source.error(path, "is required")
     message = problem["msg"].removeprefix("Value error, ")
     given = problem["input"]
-    shown = path[0] != "notify"  # who writes a URL where its reference belongs does not want it in a log
+    shown = path[0] not in ("notify", "runai")  # who writes a URL where its reference belongs does not want it in a log
     if shown and problem["type"] != "value_error" and isinstance(given, str | int | float):
         message = f"{message[:1].lower()}{message[1:]}, not {given!r}"
     return source.error(path, message)

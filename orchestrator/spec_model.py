@@ -10,11 +10,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 from orchestrator import units
 from orchestrator.errors import SpecError
 from orchestrator.model import Pool, Resources, Scalar, Verdict
+from orchestrator.runai_spec import RunaiSpec
+from orchestrator.spec_parts import Part
+from orchestrator.spec_parts import SecretSpec as SecretSpec
 from orchestrator.yaml_source import KeyPath, Source
 
 SWEEP_NAME_LENGTH = 40
@@ -84,11 +87,7 @@ Duration = Annotated[float, BeforeValidator(units.seconds)]
 Size = Annotated[int, BeforeValidator(units.size_bytes)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class IdentitySpec(_Part):
+class IdentitySpec(Part):
     exclude: tuple[str, ...] = IDENTITY_EXCLUDE
     """Dotted keys that do not make a point another point."""
 
@@ -106,7 +105,7 @@ class PoolSpec(BaseModel):
     """What the configuration has otherwise on these nodes; no part of a point's identity."""
 
 
-class ResourcesSpec(_Part):
+class ResourcesSpec(Part):
     gpus: Count = 0
     ladder: tuple[str, ...] = ()
     """Pools from small to large."""
@@ -131,7 +130,7 @@ def _budgets(written: Any) -> Any:
     return RETRY_BUDGETS | written if isinstance(written, dict) else written
 
 
-class BackoffSpec(_Part):
+class BackoffSpec(Part):
     """Seconds between attempts: base, base x factor, base x factor^2, ..."""
 
     base: Duration = 5.0
@@ -141,14 +140,14 @@ class BackoffSpec(_Part):
     """Each wait is up to this share longer or shorter."""
 
 
-class CauseSpec(_Part):
+class CauseSpec(Part):
     """What only some sweeps allow for one cause."""
 
     patch: dict[str, Text] = Field(default_factory=dict)
     """Key of the configuration -> expression in x, its present value: a retry is then another experiment."""
 
 
-class RetrySpec(_Part):
+class RetrySpec(Part):
     attempts_per_point: Annotated[int, Field(strict=True, ge=1)] = 6
     """Ceiling over all causes, preemptions not counted."""
     budgets: Annotated[dict[str, Count], BeforeValidator(_budgets)] = Field(default_factory=lambda: dict(RETRY_BUDGETS))
@@ -174,7 +173,7 @@ class RetrySpec(_Part):
         return {cause: patch for cause in RETRY_BUDGETS if (patch := getattr(self, cause).patch)}
 
 
-class HangSpec(_Part):
+class HangSpec(Part):
     """When a job that runs on is taken for dead. Times are seconds."""
 
     enabled: bool = True
@@ -189,28 +188,14 @@ class HangSpec(_Part):
     """The second sign: no output, or no work on any GPU, for this long."""
 
 
-class PreflightSpec(_Part):
+class PreflightSpec(Part):
     choose_pool: bool = True
     """Start on the first pool of the ladder that the prediction fits, rather than on the first."""
     model: str | None = None
     """Name of the model whose shapes to reckon with, where the path of the configuration does not tell."""
 
 
-class SecretSpec(_Part):
-    """A secret by reference: only the reference is ever stored."""
-
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    file: Annotated[str, Field(min_length=1)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_reference(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or sum(part is not None for part in value.values()) != 1:
-            raise ValueError("is a secret: write {env: NAME} or {file: PATH}")
-        return value
-
-
-class NotifySpec(_Part):
+class NotifySpec(Part):
     """Messages through apprise."""
 
     urls: tuple[SecretSpec, ...] = ()
@@ -218,12 +203,12 @@ class NotifySpec(_Part):
     when: tuple[Literal["finished", "point_failed", "stopped"], ...] = ("finished", "point_failed", "stopped")
 
 
-class BudgetSpec(_Part):
+class BudgetSpec(Part):
     gpu_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     max_parallel: Annotated[int, Field(strict=True, ge=1)] = 1
 
 
-class OutputsSpec(_Part):
+class OutputsSpec(Part):
     """What a complete attempt leaves; what is not named is taken from the configuration's `job.expected`."""
 
     npz: str | None = None
@@ -239,7 +224,7 @@ def _regex(text: str) -> str:
     return text
 
 
-class PatternSpec(_Part):
+class PatternSpec(Part):
     """A failure signature of the user's own, in the form of `orchestrator/triage/patterns.yaml`."""
 
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -255,7 +240,7 @@ class PatternSpec(_Part):
     """Lines that must not."""
 
 
-class TriageSpec(_Part):
+class TriageSpec(Part):
     patterns: tuple[PatternSpec, ...] = ()
     """Compared before the built-in ones."""
 
@@ -265,7 +250,7 @@ def _no_search(value: Any) -> None:
         raise ValueError("search is not supported by this version; write null or leave it out")
 
 
-class SweepSpec(_Part):
+class SweepSpec(Part):
     """One sweep. `model_dump()` and `model_validate()` are inverse: the store keeps it that way."""
 
     name: Annotated[str, AfterValidator(_sweep_name)]
@@ -292,6 +277,7 @@ class SweepSpec(_Part):
     hang: HangSpec = HangSpec()
     preflight: PreflightSpec = PreflightSpec()
     notify: NotifySpec = NotifySpec()
+    runai: RunaiSpec = RunaiSpec()
     search: Annotated[None, BeforeValidator(_no_search)] = None
 
     _source: Source | None = PrivateAttr(default=None)

@@ -176,7 +176,7 @@ def _ladder(spec: SweepSpec) -> Iterator[SpecError]:
         if name not in pools:
             hint = did_you_mean(name, pools) or f"pools has {', '.join(pools) or 'none'}"
             yield spec.error(path, f"unknown pool `{name}`", hint)
-        elif 0 < pools[name].gpus < spec.resources.gpus:
+        elif 0 < pools[name].gpus < spec.resources.gpus and not _whole_nodes(spec, pools[name].gpus):
             message = f"a node of `{name}` has {pools[name].gpus} GPUs, a point asks for {spec.resources.gpus}"
             yield spec.error(path, message)
     for index, (small, large) in enumerate(pairwise(ladder), start=1):
@@ -187,6 +187,11 @@ def _ladder(spec: SweepSpec) -> Iterator[SpecError]:
     for name, count in Counter(ladder).items():
         if count > 1:
             yield spec.error(("resources", "ladder"), f"`{name}` stands in it {count} times")
+
+
+def _whole_nodes(spec: SweepSpec, gpus: int) -> bool:
+    """Run:ai takes several nodes for one job, all of them whole."""
+    return spec.backend == "runai" and spec.resources.gpus % gpus == 0
 
 
 POOL_KEYS = (
@@ -203,7 +208,7 @@ POOL_KEYS = (
         "container_mounts",
         "extra",
     ),
-    "node_pool",
+    *("node_pool", "extended_resources", "priority", "preemptibility"),
 )
 """Ours, Slurm's, Run:ai's. Others may be the key of some backend, unless they look like a slip."""
 _SLIP = 0.8

@@ -91,3 +91,26 @@ class ArrayBackend(Backend, Protocol):
 
     def submit_many(self, requests: Sequence[JobRequest]) -> Mapping[str, str | BackendError]:
         """By token, the handle, or the error that `submit` would have raised for this one."""
+
+
+@runtime_checkable
+class ContainerBackend(Backend, Protocol):
+    """A backend whose jobs see other paths than this process does, and another interpreter."""
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs a job."""
+
+    def inside(self, path: Path) -> Path:
+        """Where a job sees a path of this machine; raises `EnvironmentProblem` where it does not see it at all."""
+
+
+@runtime_checkable
+class TalkativeBackend(Backend, Protocol):
+    """A backend that can be asked about one job, for people. Both raise `OrchestratorError` where nothing is to be had."""
+
+    def explain(self, job: JobRef) -> Sequence[str]:
+        """What the scheduler says about the job now: what it waits for, its last events. One fact a line."""
+
+    def live_log(self, job: JobRef) -> str:
+        """What the job has printed outside of the attempt folder."""

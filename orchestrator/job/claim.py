@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from trainer_ext.records import Claim
 
-ENV_NODE = "SLURMD_NODENAME"
-"""Slurm need not call a node by its host name, and knows it by no other name."""
+ENV_NODES = ("ORCHESTRATOR_NODE", "SLURMD_NODENAME")
+"""Variables with the scheduler's own name for the node, which need not be its host name; the first that is set counts."""
 
 
 def own_claim(token: str, now: float, node: str = "") -> Claim:
@@ -29,6 +30,11 @@ def own_claim(token: str, now: float, node: str = "") -> Claim:
         time=now,
         node=node,
     )
+
+
+def node_name(environ: Mapping[str, str]) -> str:
+    """The scheduler's name for this node; empty where it has none."""
+    return next((environ[name] for name in ENV_NODES if environ.get(name)), "")
 
 
 def take(path: Path, claim: Claim) -> bool:

@@ -64,7 +64,7 @@ def run_attempt(folder: Path, environ: Mapping[str, str] = os.environ, clock: Cl
     spec = read_spec(paths.spec)
     limits = limits_of(spec, environ, time.monotonic())
     try:
-        if not claim.take(paths.claim, claim.own_claim(spec.token, clock.now(), environ.get(claim.ENV_NODE, ""))):
+        if not claim.take(paths.claim, claim.own_claim(spec.token, clock.now(), claim.node_name(environ))):
             return
     except OSError as error:
         raise WrapperError(f"cannot claim {folder}: {error}", 1) from error

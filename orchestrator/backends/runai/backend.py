@@ -1,0 +1,401 @@
+"""Run:ai, asked over its REST API. Remembers nothing that it needs.
+
+One listing a poll for all workloads; a single one is asked for only where the listing lacks it. What cannot be seen now is
+unknown, and an unknown workload keeps its state.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from orchestrator.backends.base import JobRef, JobRequest, JobState, JobStatus
+from orchestrator.backends.runai import logs, observation, settings, ticket, words, workload
+from orchestrator.backends.runai.client import TIMEOUTS, Client, Timeouts
+from orchestrator.backends.runai.directory import Project, find_project, node_pools
+from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
+from orchestrator.backends.runai.listing import only, read_all
+from orchestrator.backends.runai.observation import PATIENCE, Doubt, Folder, Patience, Seen
+from orchestrator.backends.runai.phases import Stage, stage
+from orchestrator.backends.runai.settings import Settings
+from orchestrator.backends.runai.ticket import Ticket, read_ticket
+from orchestrator.backends.runai.workload import Kind, workload_name
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.collect.attempt import read_record
+from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable, UsageError
+from orchestrator.model import Pool
+from orchestrator.paths import AttemptPaths
+from orchestrator.runai_spec import RunaiSpec
+from trainer_ext.records import ENV_ATTEMPT_TOKEN, Heartbeat, Outcome, write_atomic
+
+HANDLE = re.compile(r"(training|distributed):([A-Za-z0-9-]{1,64})")
+ASKED_SINGLY = 20
+"""Workloads that a listing lacked and that one poll asks for by their ids."""
+
+
+class RunaiBackend:
+    """Workloads of one project.
+
+    Args:
+        settings: where to send them, and what they are given.
+        client: the control plane.
+    """
+
+    name = "runai"
+
+    def __init__(
+        self, settings: Settings, client: Client, clock: Clock | None = None, patience: Patience = PATIENCE
+    ) -> None:
+        self.settings, self.client = settings, client
+        self._clock, self._patience = clock or SystemClock(), patience
+        self._project: Project | None = None
+        self._since: dict[str, tuple[object, float]] = {}
+        """Handle -> what was seen of it, and since when."""
+        self._asked_to_end: dict[str, float] = {}
+        self._noted: dict[str, tuple[Any, ...]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        spec: RunaiSpec,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        clock: Clock | None = None,
+        transport: httpx.BaseTransport | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        patience: Patience = PATIENCE,
+    ) -> RunaiBackend:
+        """A backend as the sweep file and the environment describe it.
+
+        Raises:
+            EnvironmentProblem: they leave out what nobody can guess.
+        """
+        clock = clock or SystemClock()
+        known = settings.resolve(spec, environ)
+        client = Client(
+            known.base_url,
+            lambda: settings.credentials(spec, environ),
+            clock,
+            ca_file=spec.ca_file,
+            transport=transport,
+            timeouts=timeouts,
+        )
+        return cls(known, client, clock, patience)
+
+    # ---- where jobs run --------------------------------------------------------------------------------------------
+
+    @property
+    def python(self) -> str:
+        """The interpreter inside the image."""
+        return self.settings.python
+
+    def inside(self, path: Path) -> Path:
+        """Where a container sees a path of this machine."""
+        return self.settings.inside(path)
+
+    def project(self) -> Project:
+        """The project, asked for once.
+
+        Raises:
+            UsageError: there is none such.
+            BackendError: it could not be asked for.
+        """
+        if self._project is None:
+            self._project = find_project(self.client, self.settings.project, self.settings.cluster)
+        return self._project
+
+    def pools(self) -> Sequence[Pool]:
+        """One for each node pool whose nodes have GPUs, as far as these credentials may see nodes; the default one first.
+
+        Raises:
+            UsageError, Refused: the credentials or the project are wrong, which no waiting mends.
+        """
+        try:
+            found = node_pools(self.client, self.project().cluster)
+        except Unobservable:
+            return []
+        return [Pool(pool.name, pool.gpus, options={"node_pool": pool.name}) for pool in found if pool.gpus]
+
+    # ---- submitting ------------------------------------------------------------------------------------------------
+
+    def submit(self, request: JobRequest) -> str:
+        try:
+            project = self.project()
+        except (Unobservable, Unauthorized) as error:
+            raise Deferred(str(error)) from error  # nothing was asked for
+        except UsageError as error:
+            raise BackendError(str(error)) from error
+        if request.after is not None:
+            self._discard(request.after)
+        ask = workload.ask(request, self.settings, project)
+        try:
+            path, text = workload.run_script(request, self.settings)
+            write_atomic(path, text)
+            Ticket(ask.body["name"], ask.kind.value, self._clock.now()).write(request.attempt_dir)
+        except OSError as error:
+            raise BackendError(f"{request.name}: cannot write {error.filename}: {error.strerror}") from error
+        try:
+            answer = self.client.post(ask.kind.path, ask.body)
+        except Unauthorized as error:
+            raise Deferred(str(error)) from error
+        except Refused as error:
+            if not error.says_name_is_taken:
+                raise
+            return self._adopted(request, str(error))
+        return self._handle(ask.kind, answer)
+
+    def _handle(self, kind: Kind, answer: Any) -> str:
+        id_ = answer.get("workloadId") if isinstance(answer, Mapping) else None
+        handle = f"{kind.value}:{id_}"
+        if not HANDLE.fullmatch(handle):
+            raise SubmitUncertain(f"POST {kind.path} worked, but its answer names no workload")
+        return handle
+
+    def _adopted(self, request: JobRequest, said: str) -> str:
+        """The workload that has the name: ours, since the name holds a digest of the token."""
+        try:
+            handle = self._look_up(request, read_ticket(request.attempt_dir))
+        except Unobservable as error:
+            raise SubmitUncertain(str(error)) from error
+        if handle is None:
+            raise SubmitUncertain(f"{said}; but no such workload is listed (yet)")
+        return handle
+
+    def find(self, request: JobRequest) -> str | None:
+        asked = read_ticket(request.attempt_dir)
+        if asked is None:
+            return None
+        try:
+            handle = self._look_up(request, asked)
+        except Unobservable:
+            raise
+        except (BackendError, UsageError) as error:
+            raise Unobservable(str(error)) from error
+        age_s = self._clock.now() - asked.time
+        if handle is None and 0 <= age_s < self._patience.settle_s:
+            raise Unobservable(
+                f"no workload {asked.name} yet; a request may be under way for {self._patience.settle_s:g} s"
+            )
+        return handle
+
+    def _look_up(self, request: JobRequest, asked: Ticket | None) -> str | None:
+        """By name: what lives first, then what was deleted."""
+        name = asked.name if asked else workload_name(request.name, request.token)
+        for deleted in ("false", "true"):
+            params = {"filterBy": only(name=f"=={name}", projectId=f"=={self.project().id}"), "deleted": deleted}
+            rows = [
+                row
+                for row in read_all(self.client.get, words.WORKLOADS, "workloads", params)
+                if row.get("name") == name
+            ]
+            if rows:
+                row = max(rows, key=lambda row: str(row.get("createdAt")))
+                kind = Kind(asked.kind) if asked else Kind.TRAINING
+                self._check_token(row, kind, request)
+                return f"{kind.value}:{row['id']}"
+        return None
+
+    def _check_token(self, row: Mapping[str, Any], kind: Kind, request: JobRequest) -> None:
+        """Refuse loudly what has our name and another's token."""
+        variables = row.get("environmentVariables")
+        if not isinstance(variables, Mapping) or ENV_ATTEMPT_TOKEN not in variables:
+            variables = self._variables(kind, str(row["id"]))
+        token = variables.get(ENV_ATTEMPT_TOKEN)
+        if token not in (None, request.token):
+            raise BackendError(
+                f"Run:ai's project has a workload {row.get('name')} that belongs to another attempt; delete it there"
+            )
+
+    def _variables(self, kind: Kind, id_: str) -> dict[str, Any]:
+        """A workload's own environment; empty where it cannot be asked for."""
+        try:
+            answer = self.client.get(f"{kind.path}/{id_}")
+        except BackendError:
+            return {}
+        listed = (answer.get("spec") or {}).get("environmentVariables") if isinstance(answer, Mapping) else None
+        return {str(item.get("name")): item.get("value") for item in listed or [] if isinstance(item, Mapping)}
+
+    def _discard(self, job: JobRef) -> None:
+        """The last attempt's workload, where it waits for another start: it would find the claim taken."""
+        match = HANDLE.fullmatch(job.handle)
+        if match is None:
+            return
+        with suppress(BackendError):
+            row = self.client.get(f"{words.WORKLOADS}/{match[2]}")
+            if isinstance(row, Mapping) and not row.get("deletedAt") and stage(row.get("phase")) is not Stage.ENDED:
+                self.client.delete(f"{Kind(match[1]).path}/{match[2]}")
+
+    # ---- watching --------------------------------------------------------------------------------------------------
+
+    def poll(self, jobs: Sequence[JobRef]) -> Mapping[str, JobStatus]:
+        ours = {job.handle: job for job in jobs if HANDLE.fullmatch(job.handle)}
+        statuses = {job.handle: JobStatus(JobState.GONE) for job in jobs if job.handle not in ours}
+        if not ours:
+            return statuses
+        try:
+            rows = self._rows(list(ours.values()))
+        except (BackendError, UsageError) as error:
+            raise Unobservable(str(error)) from error
+        for handle, job in ours.items():
+            if _id(job) in rows:
+                status = self._observe(job, rows[_id(job)])
+                if status is not None:
+                    statuses[handle] = status
+        return statuses
+
+    def _rows(self, jobs: Sequence[JobRef]) -> dict[str, dict[str, Any] | None]:
+        """Workload id -> its row, None where there positively is none; what could not be seen is missing."""
+        prefix = _common([workload_name(job.name, job.token) for job in jobs])
+        conditions = {"projectId": f"=={self.project().id}", **({"name": f"=^{prefix}"} if prefix else {})}
+        params = {"filterBy": only(**conditions), "deleted": "false", "sortBy": "createdAt", "sortOrder": "asc"}
+        listed = {str(row["id"]): row for row in read_all(self.client.get, words.WORKLOADS, "workloads", params)}
+        found: dict[str, dict[str, Any] | None] = {_id(job): listed[_id(job)] for job in jobs if _id(job) in listed}
+        for job in [job for job in jobs if _id(job) not in listed][:ASKED_SINGLY]:
+            with suppress(BackendError):
+                found[_id(job)] = self._single(job)
+        return found
+
+    def _single(self, job: JobRef) -> dict[str, Any] | None:
+        """One workload that the listing lacks: it was deleted, or a page's boundary moved."""
+        try:
+            row = self.client.get(f"{words.WORKLOADS}/{_id(job)}")
+            if not isinstance(row, dict):
+                raise Unobservable(f"{job.name}: no workload in the answer")
+            return row
+        except NotFound:
+            name = workload_name(job.name, job.token)
+            params = {"filterBy": only(name=f"=={name}", projectId=f"=={self.project().id}"), "deleted": "true"}
+            rows = read_all(self.client.get, words.WORKLOADS, "workloads", params)
+            row = next((row for row in rows if str(row["id"]) == _id(job)), None)
+            return row if row is None or row.get("deletedAt") else {**row, "deletedAt": "unknown"}
+
+    def _observe(self, job: JobRef, row: dict[str, Any] | None) -> JobStatus | None:
+        folder = look_into(job)
+        key = (row is None, (row or {}).get("phase"), folder.claimed, folder.outcome is None, folder.heartbeat_at)
+        seen = Seen(row, folder, self._same_for_s(job.handle, key))
+        self._note(job, row)
+        found = observation.judge(seen, self._patience)
+        if isinstance(found, Doubt):
+            preempted = words.speaks_of_preemption(self.client, _id(job))
+            return JobStatus(JobState.ENDED, reason="PREEMPTED") if preempted else found.otherwise
+        return found
+
+    def _same_for_s(self, handle: str, key: object) -> float:
+        now = self._clock.now()
+        known, since = self._since.get(handle, (None, now))
+        if known != key:
+            since = now
+        self._since[handle] = (key, since)
+        return now - since
+
+    def _note(self, job: JobRef, row: dict[str, Any] | None) -> None:
+        said = {"phase": row.get("phase"), "reason": observation.reason(row)} if row else {"phase": None}
+        if self._noted.get(job.handle) != tuple(said.values()):
+            self._noted[job.handle] = tuple(said.values())
+            ticket.note_phase(job.attempt_dir, self._clock.now(), said)
+
+    # ---- ending ----------------------------------------------------------------------------------------------------
+
+    def cancel(self, job: JobRef) -> None:
+        """Suspend what has begun, which keeps its pods and their logs; delete what has not, since it could be resumed."""
+        now = self._clock.now()
+        if not HANDLE.fullmatch(job.handle) or now < self._asked_to_end.get(job.handle, float("-inf")):
+            return
+        try:
+            if look_into(job).claimed:
+                self.suspend(job)
+            else:
+                self.client.delete(_path(job))
+        except NotFound:
+            pass  # gone, which is what was wanted
+        except Refused as error:
+            self._insist(job, error)
+        except BackendError as error:
+            raise Unobservable(str(error)) from error
+        self._asked_to_end[job.handle] = now + self._patience.ask_again_s
+
+    def _insist(self, job: JobRef, refusal: Refused) -> None:
+        """A refused suspension: nothing where the workload is over, else a deletion."""
+        try:
+            row = self.client.get(f"{words.WORKLOADS}/{_id(job)}")
+            phase = row.get("phase") if isinstance(row, Mapping) else None
+            if stage(phase) in (Stage.ENDED, Stage.STOPPED) or phase in ("Stopping", "Deleting", "Terminating"):
+                return
+            self.client.delete(_path(job))
+        except NotFound:
+            return
+        except BackendError as error:
+            raise Unobservable(f"{refusal}; {error}") from error
+
+    def suspend(self, job: JobRef) -> None:
+        """Ask for the end of the containers; the workload stays and can be resumed."""
+        self.client.post(f"{_path(job)}/suspend")
+
+    def resume(self, job: JobRef) -> None:
+        """Ask for new containers of a suspended workload. An attempt that had begun does not begin again."""
+        self.client.post(f"{_path(job)}/resume")
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def explain(self, job: JobRef) -> list[str]:
+        """What Run:ai says about the job, one fact a line.
+
+        Raises:
+            BackendError: it could not be asked.
+        """
+        match = HANDLE.fullmatch(job.handle)
+        return words.describe(self.client, match[2]) if match else []
+
+    def live_log(self, job: JobRef) -> str:
+        """What the job's container has printed, while the workload lives.
+
+        Raises:
+            BackendError, UsageError: there is none, or it cannot be reached.
+        """
+        match = HANDLE.fullmatch(job.handle)
+        if match is None:
+            raise BackendError(f"{job.handle!r} names no workload of Run:ai")
+        return logs.read(self.client, self.project(), Kind(match[1]), workload_name(job.name, job.token))
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all of them begin with."""
+    first, last = min(names), max(names)
+    return next((first[:n] for n, char in enumerate(first) if last[n : n + 1] != char), first)
+
+
+def look_into(job: JobRef) -> Folder:
+    """What the attempt folder shows. A record of another attempt is none."""
+    paths = AttemptPaths(job.attempt_dir)
+    outcome = _readable(lambda: read_record(Outcome, paths.outcome))
+    heartbeat = _readable(lambda: read_record(Heartbeat, paths.heartbeat))
+    return Folder(
+        claimed=paths.claim.exists(),
+        outcome=outcome if isinstance(outcome, Outcome) and outcome.token == job.token else None,
+        heartbeat_at=heartbeat.time if isinstance(heartbeat, Heartbeat) else None,
+    )
+
+
+def _readable(read: Callable[[], Outcome | Heartbeat | None]) -> Outcome | Heartbeat | None:
+    try:
+        return read()
+    except OSError:
+        return None
+
+
+def _id(job: JobRef) -> str:
+    match = HANDLE.fullmatch(job.handle)
+    return match[2] if match else ""
+
+
+def _path(job: JobRef) -> str:
+    match = HANDLE.fullmatch(job.handle)
+    if match is None:
+        raise BackendError(f"{job.handle!r} names no workload of Run:ai")
+    return f"{Kind(match[1]).path}/{match[2]}"
