@@ -31,7 +31,7 @@ def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
 
 def footnote(points: Sequence[PointSnapshot]) -> str:
     """What was claimed where it cannot be believed; empty when every figure can."""
-    gpu, host = [p for p in points if _is_marked(p)], [p for p in points if _is_host_marked(p)]
+    gpu, host = [p for p in points if is_marked(p)], [p for p in points if _is_host_marked(p)]
     notes = []
     if gpu:
         notes.append(
@@ -51,12 +51,12 @@ def _gpu_cell(point: PointSnapshot) -> str:
 
     On a machine without GPUs the job reports its own memory under the same names: that is no GPU's.
     """
-    if not _had_gpu(point):
+    if not had_gpu(point):
         return ""
     torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
     physical = device_peak_bytes(point)
     shown = physical if physical is not None else torch_gib * GIB if torch_gib is not None else None
-    return "" if not shown else gib(shown) + (_MARK if _is_marked(point) else "")
+    return "" if not shown else gib(shown) + (_MARK if is_marked(point) else "")
 
 
 def _host_cell(point: PointSnapshot) -> str:
@@ -64,12 +64,12 @@ def _host_cell(point: PointSnapshot) -> str:
     return gib(host) + (_HOST_MARK if _is_host_marked(point) else "") if host else ""
 
 
-def _had_gpu(point: PointSnapshot) -> bool:
+def had_gpu(point: PointSnapshot) -> bool:
     pools = any(attempt.pool for attempt in point.attempts)
     return pools or point.card_bytes is not None or point.gpu_peak_bytes is not None
 
 
-def _is_marked(point: PointSnapshot) -> bool:
+def is_marked(point: PointSnapshot) -> bool:
     """torch's figure is above something that cannot be exceeded, or flagged where nothing to compare it with is left."""
     torch_gib = metrics.peak(point, metrics.TORCH_PEAK_GIB)
     if not point.has_anomaly(UNRELIABLE) or torch_gib is None:

@@ -1,0 +1,35 @@
+"""Plots in the report: the images that stand beside it, and in words what they show."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from reports.plots import plots
+from reports.snapshot import SweepSnapshot
+
+FOLDER = "plots"
+"""Beside report.md."""
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
+
+
+def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
+    found = plots(snapshot)
+    if not found:
+        return None
+    shown = [
+        {
+            "title": literal(plot.title),
+            "alt": literal(plot.alt),
+            "note": literal(plot.note),
+            "png": f"{FOLDER}/{plot.name}.png",
+            "svg": f"{FOLDER}/{plot.name}.svg",
+        }
+        for plot in found
+    ]
+    return {"plots": shown}
+
+
+def literal(words: str) -> str:
+    """Text that Markdown takes as it is: no emphasis, no link, no tag."""
+    return _MARKDOWN.sub(r"\\\1", words)
