@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 import pytest
@@ -20,13 +21,18 @@ from orchestrator.backends.base import Backend, JobRef, JobRequest, JobState, Jo
 from orchestrator.backends.fake import FakeBackend, FakeCluster, Play, Reply
 from orchestrator.backends.fake_files import fail
 from orchestrator.backends.local import LocalBackend
+from orchestrator.backends.runai.backend import RunaiBackend
 from orchestrator.backends.slurm.backend import SlurmBackend
 from orchestrator.clock import Clock, FakeClock, SystemClock
 from orchestrator.errors import SubmitUncertain
 from orchestrator.job import processes
 from orchestrator.model import Resources
 from orchestrator.paths import AttemptPaths
+from orchestrator.runai_spec import RunaiSpec
 from tests.orchestrator.backends.slurm.double import SlurmDouble
+from tests.runai.faults import accepted_then_dropped
+from tests.runai.plane import ControlPlane
+from tests.runai.server import InProcess
 from trainer_ext.records import AttemptSpec, Outcome
 
 PATIENCE_S = 30.0
@@ -106,6 +112,33 @@ class SlurmSite:
 
 
 @dataclass
+class RunaiSite:
+    """The Run:ai backend on a double of the control plane that runs containers as processes."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory)
+
+    def __post_init__(self) -> None:
+        self.plane = ControlPlane(Path(self.folder.name))
+        self.transport = InProcess(self.plane)
+
+    def client(self) -> Backend:
+        environ = {**self.plane.environ("http://runai.invalid"), "RUNAI_IMAGE": "any", "RUNAI_PYTHON": sys.executable}
+        return RunaiBackend.of(RunaiSpec(), environ, clock=self.clock, transport=self.transport)
+
+    def prepare(self, request: JobRequest, job: Job) -> None:
+        write_spec(request, [sys.executable, "-c", job.code])
+
+    def lose_next_reply(self) -> None:
+        self.plane.faults.add(accepted_then_dropped())
+
+    def close(self) -> None:
+        self.plane.close()
+        self.folder.cleanup()
+        assert self.transport.api.dishonest == []
+
+
+@dataclass
 class FakeSite:
     clock: FakeClock = field(default_factory=FakeClock)
     plays: dict[str, Play] = field(default_factory=dict)
@@ -141,7 +174,7 @@ def write_spec(request: JobRequest, command: list[str]) -> None:
     AttemptPaths(request.attempt_dir).spec.write_text(spec.to_json())
 
 
-@pytest.fixture(params=[LocalSite, SlurmSite, FakeSite], ids=["local", "slurm", "fake"])
+@pytest.fixture(params=[LocalSite, SlurmSite, RunaiSite, FakeSite], ids=["local", "slurm", "runai", "fake"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     site = request.param()
     yield site
