@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator import patches
+from orchestrator.backends.base import Backend, ContainerBackend
 from orchestrator.identity import job_name
 from orchestrator.job_section import fill, job_section
 from orchestrator.ledger import AttemptRow, PointRow
@@ -33,6 +35,17 @@ class Site:
     """The interpreter that runs the job on the node."""
     root_inside: Path | None = None
     """Where the job sees the state folder; None: under the same path."""
+
+
+def site_of(backend: Backend, paths: RootPaths) -> Site:
+    """Where the backend's jobs run.
+
+    Raises:
+        EnvironmentProblem: they cannot see the state folder.
+    """
+    if isinstance(backend, ContainerBackend):
+        return Site(paths, backend.python, backend.inside(paths.root))
+    return Site(paths, sys.executable)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.base import Backend, ContainerBackend
 from orchestrator.clock import Clock
 from orchestrator.collect.attempt import read_record
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
@@ -23,7 +22,7 @@ from orchestrator.git_changes import read_changes
 from orchestrator.git_state import read_git_state
 from orchestrator.job.node import installed, packages_hash
 from orchestrator.job_section import job_section
-from orchestrator.launch import Site
+from orchestrator.launch import site_of
 from orchestrator.ledger import AttemptRow, SweepRow, View
 from orchestrator.lock import SweepLock
 from orchestrator.loop import Drive
@@ -128,17 +127,6 @@ class Session:
             job = job_section(self.store.config(attempt.sweep, attempt.point), self.spec)
             self._expected_steps[attempt.point] = job.expected_steps
         return Pulse(heartbeat, self._expected_steps[attempt.point])
-
-
-def site_of(backend: Backend, paths: RootPaths) -> Site:
-    """Where the backend's jobs run.
-
-    Raises:
-        EnvironmentProblem: they cannot see the state folder.
-    """
-    if isinstance(backend, ContainerBackend):
-        return Site(paths, backend.python, backend.inside(paths.root))
-    return Site(paths, sys.executable)
 
 
 def exit_code(view: View) -> int:

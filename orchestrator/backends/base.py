@@ -112,5 +112,5 @@ class TalkativeBackend(Backend, Protocol):
     def explain(self, job: JobRef) -> Sequence[str]:
         """What the scheduler says about the job now: what it waits for, its last events. One fact a line."""
 
-    def live_log(self, job: JobRef) -> str:
-        """What the job has printed outside of the attempt folder."""
+    def live_log(self, job: JobRef) -> bytes:
+        """All that the job's container has printed, wherever the scheduler keeps it."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.cli.arguments import add_json, add_root, find_point, open_existing, print_json
+from orchestrator.cli.asking import scheduler_facts
 from orchestrator.cli.driving import near
 from orchestrator.explanation import Explanation, Tried, explain_point
 from orchestrator.triage.explain import Fact
@@ -26,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     paths, store = open_existing(args)
     found = explain_point(store, paths, find_point(store, args.point, args.sweep), args.attempt)
+    if found.shown is not None:
+        found = replace(found, facts=(*scheduler_facts(store, paths, found.shown), *found.facts))
     if args.json:
         print_json(as_json(found))
     elif sys.stdout.isatty():

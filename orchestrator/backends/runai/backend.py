@@ -352,7 +352,7 @@ class RunaiBackend:
         match = HANDLE.fullmatch(job.handle)
         return words.describe(self.client, match[2]) if match else []
 
-    def live_log(self, job: JobRef) -> str:
+    def live_log(self, job: JobRef) -> bytes:
         """What the job's container has printed, while the workload lives.
 
         Raises:

@@ -109,8 +109,8 @@ class Client:
         """The same for a DELETE."""
         self._once("DELETE", path, None)
 
-    def text(self, url: str) -> str:
-        """The beginning of a text that lies at an address of its own (a cluster's).
+    def content(self, url: str) -> bytes:
+        """The beginning of what lies at an address of its own (a cluster's).
 
         Raises:
             Refused, NotFound, Unauthorized, Unobservable: as for `get`.
@@ -118,7 +118,7 @@ class Client:
         reply = self._authorized(lambda: self._http.build_request("GET", url, headers={"Accept": "*/*"}), repeat=False)
         if not reply.is_success:
             raise self._error("GET", url, reply)
-        return reply.content[:LOG_BYTES].decode(errors="replace")
+        return reply.content[:LOG_BYTES]
 
     # ---- sending ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ def address(domain: str, project: str, kind: Kind, name: str) -> str:
     return f"{host.rstrip('/')}/cluster-api/api/v1/{path}/logs/download"
 
 
-def read(client: Client, project: Project, kind: Kind, name: str) -> str:
+def read(client: Client, project: Project, kind: Kind, name: str) -> bytes:
     """All that is there now.
 
     Raises:
@@ -31,7 +31,7 @@ def read(client: Client, project: Project, kind: Kind, name: str) -> str:
     if cluster is None or not cluster.domain:
         raise Unobservable("Run:ai does not say where the cluster's own endpoint is; read console.log")
     try:
-        return client.text(address(cluster.domain, project.name, kind, name))
+        return client.content(address(cluster.domain, project.name, kind, name))
     except Unobservable as error:
         raise Unobservable(
             f"{error}; the cluster's own endpoint may be closed from here: console.log is in the folder"
