@@ -11,6 +11,7 @@ from reports.contrasts import Compared, Contrast, Grid, compared, listed, pool_o
 from reports.findings.finding import (
     SMALL,
     Finding,
+    few,
     level,
     long_seconds,
     metric_places,
@@ -108,10 +109,11 @@ def _explained(grid: Grid, contrast: Contrast, whole: str) -> str:
     of_whole = dict(known).get(whole)
     if of_whole is None or of_whole < _WORTH_NAMING:
         return f"; no phase that was timed apart is {share(_WORTH_NAMING)} of the increase"
-    parts = listed([f"{share(part)} of the increase of {code(outer)}" for outer, part in known])
-    figures = f"{seconds(pairs[0].level)} s against {seconds(pairs[0].reference)} s"
+    said = {share(part): outer for outer, part in reversed(known)}  # of two with the same share the wider
+    parts = listed([f"{part} of the increase of {code(outer)}" for part, outer in reversed(said.items())])
+    figures = [f"{seconds(pair.level)} s against {seconds(pair.reference)} s" for pair in pairs]
     mean = geometric_mean([pair.ratio for pair in pairs])
-    return f"; {code(name)} takes {ratio(mean)} ({figures}) and is {parts}"
+    return f"; {code(name)} takes {ratio(mean)} ({few(figures)}) and is {parts}"
 
 
 def _share_of(grid: Grid, contrast: Contrast, part: Sequence[Compared], whole: str) -> float | None:

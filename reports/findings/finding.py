@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from reports.snapshot import PointSnapshot, Scalar
 SMALL = 0.03
 """Relative difference below which an effect is called small."""
 _MOST_SHOWN = 2
+_FILE_LINE = re.compile(r"(\S+:\d+): ")
 _MOST_PLACES = 4
 
 
@@ -43,15 +45,11 @@ def score_places(points: Iterable[PointSnapshot], step: int | None) -> tuple[str
     return _some(f"{folder}/{file.file}" for folder, file in files if folder and file)
 
 
-def attempt_places(points: Iterable[PointSnapshot]) -> tuple[str, ...]:
-    """What the verdicts of all tries stand on."""
-    tries = [attempt for point in points for attempt in point.attempts]
-    return _some(
-        f"{attempt.folder}/{line.partition(': ')[0]}"
-        for attempt in tries
-        if attempt.folder
-        for line in attempt.evidence[:1]
-    )
+def attempt_places(points: Sequence[PointSnapshot], step: int | None) -> tuple[str, ...]:
+    """The first line of a file that each try's verdict stands on, and the metrics of the one that decides."""
+    tries = [attempt for point in points for attempt in point.attempts if attempt.folder]
+    lines = ((attempt.folder, next(filter(None, map(_FILE_LINE.match, attempt.evidence)), None)) for attempt in tries)
+    return _some([*(f"{folder}/{line[1]}" for folder, line in lines if line), *metric_places(points, step)])
 
 
 def level(axis: str, value: Scalar) -> str:
@@ -79,13 +77,18 @@ def long_seconds(value: float) -> str:
 
 
 def per_pair(grid: Grid, axis: str, found: Sequence[Compared], figures: Sequence[str]) -> str:
-    """Figures of each pair with its setting, for the first few; how many more."""
-    said = []
-    for one, words in zip(found[:_MOST_SHOWN], figures, strict=False):
-        where = grid.setting(one.pair[0], axis)
-        said.append(f"{words} at {code(where)}" if where and len(found) > 1 else words)
-    rest = len(found) - _MOST_SHOWN
-    return "; ".join(said) + (f"; {rest} more pairs alike" if rest > 0 else "")
+    """Figures of each pair with its setting, of the first few; how many more."""
+    several = len(found) > 1
+    where = [grid.setting(one.pair[0], axis) for one in found]
+    return few(
+        [f"{words} at {code(at)}" if at and several else words for words, at in zip(figures, where, strict=True)]
+    )
+
+
+def few(words: Sequence[str]) -> str:
+    """The first of many, and how many more."""
+    rest = len(words) - _MOST_SHOWN
+    return "; ".join(words[:_MOST_SHOWN]) + (f"; {rest} more {'pair' if rest == 1 else 'pairs'}" if rest > 0 else "")
 
 
 def _some(places: Iterable[str]) -> tuple[str, ...]:

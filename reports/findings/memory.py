@@ -14,6 +14,7 @@ from reports.findings.finding import (
     metric_places,
     per_pair,
     ratio,
+    timed_step,
 )
 from reports.markdown import code
 from reports.numbers import GIB, gib, plural
@@ -30,14 +31,16 @@ def larger_pool(grid: Grid) -> list[Finding]:
     """Points that ran out of memory on one pool and completed on another: one sentence for each, or for all of many."""
     moved = [(point, failed) for point in grid.snapshot.points if (failed := _out_of_memory_before(point))]
     if len(moved) <= _MOST_MOVED:
-        return [Finding(_moved(grid, point, failed), attempt_places([point])) for point, failed in moved]
+        return [
+            Finding(_moved(grid, point, failed), attempt_places([point], timed_step(grid))) for point, failed in moved
+        ]
     points = [point for point, _ in moved]
     ways = dict.fromkeys(f"{code(failed)} to {code(str(point.attempts[-1].pool))}" for point, failed in moved)
     sentence = (
         f"**{len(moved)} of {plural(len(grid.snapshot.points), 'point')} needed a larger pool**: they ran out of memory and "
         f"completed after the move from {listed(list(ways))} ({jobs(points, len(grid.snapshot.points))})."
     )
-    return [Finding(sentence, attempt_places(points))]
+    return [Finding(sentence, attempt_places(points, timed_step(grid)))]
 
 
 def beyond_physics(grid: Grid) -> list[Finding]:
@@ -50,14 +53,14 @@ def beyond_physics(grid: Grid) -> list[Finding]:
     peaks = list(dict.fromkeys(f"{peak:.1f}" for _, peak in sorted(found, key=lambda one: one[1])))
     cards = sorted({point.card_bytes for point in points if point.card_bytes})
     low_to_high = peaks[0] if len(peaks) == 1 else f"{peaks[0]} to {peaks[-1]}"
-    lived = sum(point.state == "succeeded" for point in points)
+    lived = sum(point.state == "succeeded" and not _out_of_memory_before(point) for point in points)
     completed = f"; {lived} of {len(points)} completed without running out of it" if lived else ""
     sentence = (
         f"**torch's memory peak is beyond the card** in {jobs(points, len(snapshot.points))}: `max_memory_allocated` claims "
         f"{low_to_high} GiB where the card has {listed([gib(card) for card in cards])} GiB. It is no measurement of "
         f"memory{completed}."
     )
-    return [Finding(sentence, metric_places(points, metrics.first_step(metrics.shown_steps(snapshot))))]
+    return [Finding(sentence, metric_places(points, timed_step(grid)))]
 
 
 def memory_of_levels(grid: Grid) -> list[Finding]:
@@ -108,10 +111,16 @@ def _growth(grid: Grid, what: str, contrast: Contrast, pairs: Sequence[Compared]
     other = level(axis, contrast.reference).removeprefix(f"{code(axis)} ")
     sentence = (
         f"**{level(axis, contrast.level)} holds {ratio(mean)} the {what} of {other}** "
-        f"({per_pair(grid, axis, pairs, figures)})."
+        f"({per_pair(grid, axis, pairs, figures)}{_of_node(what, pairs)})."
     )
     points = [point for pair in pairs for point in pair.pair]
-    return Finding(sentence, metric_places(points, metrics.first_step(metrics.shown_steps(grid.snapshot))))
+    return Finding(sentence, metric_places(points, timed_step(grid)))
+
+
+def _of_node(what: str, pairs: Sequence[Compared]) -> str:
+    """verl's figure is not the job's alone."""
+    foreign = any(host_peak_bytes(point) is None for pair in pairs for point in pair.pair)
+    return "; as verl sees the whole node" if what == "host memory" and foreign else ""
 
 
 def _moved(grid: Grid, point: PointSnapshot, failed: str) -> str:

@@ -16,8 +16,8 @@ _CHOLESKY = 3.0
 
 
 def scaling(grid: Grid) -> list[Finding]:
-    """The fitted exponent of the solve, for the first settings of the other axes."""
-    found = [one for one in scalings(grid.snapshot) if one.quantity == _SOLVE]
+    """The fitted exponent of the solve, for the first settings of the other axes that have three factors at least."""
+    found = [one for one in scalings(grid.snapshot) if one.quantity == _SOLVE and len(one.factors) > 2]
     said = []
     for one in found[:_MOST_SHOWN]:
         where = f" ({code(one.setting)})" if one.setting else ""

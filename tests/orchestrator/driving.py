@@ -85,6 +85,7 @@ class Rehearsal:
     warnings: list[str] = field(default_factory=list)
     backend: Callable[[FakeCluster], FakeBackend] = FakeBackend
     ladder: tuple[str, ...] = tuple(POOLS)
+    poll_s: float = 0.25
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(self.script, self.clock, tuple(POOLS.values()))
@@ -125,7 +126,7 @@ class Rehearsal:
             rules=retry_rules(self.spec),
             pools=POOLS,
             ladder=self.ladder,
-            poll_s=0.25,
+            poll_s=self.poll_s,
             warn=self.warnings.append,
             announce=announce,
             random=lambda: 0.5,

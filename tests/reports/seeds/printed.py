@@ -59,7 +59,12 @@ def number(words: str) -> float:
 
 
 def agrees(printed: str, cell: str) -> bool:
-    """Whether a cell shows a printed figure to the printed precision at least; a figure in two steps step by step."""
+    """Whether a cell shows a printed figure to the printed precision at least.
+
+    Where both are of two steps each step counts; of a cell of two steps a single figure is the first.
+    """
+    if "/" in cell and "/" not in printed:
+        return agrees(printed, cell.partition("/")[0])
     if "/" in printed:
         parts, cells = printed.split("/"), cell.split("/")
         return len(parts) == len(cells) and all(map(agrees, parts, cells))

@@ -19,7 +19,7 @@ def tables(report: str) -> list[Table]:
 
 
 def cells(report: str, row: str, title: str, section: str = "") -> list[str]:
-    """All cells of a row below a title, or of a column beside it, in the tables of a section; of step 1 where rows have steps."""
+    """Cells of a row below a title, or of a column beside it, in the tables of a section; of step 1 where rows have steps."""
     found = []
     for table in tables(report):
         if not table.section.startswith(section):

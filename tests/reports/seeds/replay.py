@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.base import JobRequest
+from orchestrator.backends.base import JobRequest, JobState
 from orchestrator.backends.fake import Play
 from orchestrator.backends.fake_files import write_outcome
+from orchestrator.clock import FakeClock
+from orchestrator.git_changes import read_changes
 from orchestrator.identity import point_hash, point_id
 from orchestrator.model import Point
 from orchestrator.paths import AttemptPaths
@@ -60,11 +64,58 @@ def replayed(root: Path, report: PrintedReport) -> Rehearsal:
         attempt = AttemptSpec.from_json(AttemptPaths(request.attempt_dir).spec.read_bytes())
         return ReplayedJob(report, report.job(str(attempt.config["name"]))).play(request)
 
-    rehearsal = Rehearsal(root, script, points=0, spec=spec, ladder=tuple(facts["ladder"]))
+    begin = datetime.combine(facts["date"], time(10), UTC).timestamp()
+    rehearsal = Rehearsal(
+        root / "runs",
+        script,
+        points=0,
+        spec=spec,
+        ladder=tuple(facts["ladder"]),
+        clock=FakeClock(begin),
+        poll_s=60.0,
+    )
     points = [ReplayedJob(report, job).point(index) for index, job in enumerate(report.jobs)]
-    rehearsal.store.put_sweep(replace(rehearsal.store.sweep("s"), git=facts["git"]), points)
+    git = {**facts["git"], "changes": changes(root / "repository", facts["changes"])}
+    rehearsal.store.put_sweep(replace(rehearsal.store.sweep("s"), git=git), points)
     rehearsal.drive()
     return rehearsal
+
+
+def changes(repository: Path, rows: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A commit for each row of the report's table of changes, as the store keeps what git says of them."""
+    repository.mkdir()
+
+    def git(*arguments: str) -> str:
+        name = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", "-C", str(repository), *name, *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "base")
+    base = git("rev-parse", "HEAD")
+    for path, subject in rows:
+        file = repository / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(subject + "\n")
+        git("add", "--all")
+        git("commit", "--quiet", "--message", subject)
+    found = read_changes(repository, base, "HEAD", base_sweep="the sweep before")
+    assert found is not None
+    return asdict(found)
+
+
+def foreign_run(folder: Path, report: PrintedReport, name: str) -> Path:
+    """A run of `earlier_runs` as somebody else's folder: a log and score files, and nothing else."""
+    job = ReplayedJob(report, PrintedJob(name, report.facts["earlier_runs"][name]))
+    run = folder / name
+    run.mkdir()
+    (run / "train.log").write_text("\n".join(job.console({step: job.metrics(step) for step in job.steps})) + "\n")
+    for step in job.steps:
+        job.write_npz(run / "influence" / npz_name(step), step)
+    return run
 
 
 @dataclass(frozen=True)
@@ -86,7 +137,9 @@ class ReplayedJob:
     def play(self, request: JobRequest) -> Play:
         assert request.pool is not None
         fails = request.pool.name == self.job.facts.get("out_of_memory_on")
-        return Play(on_end=self.run_out_of_memory if fails else self.train)
+        seconds = len(self.steps) * (self.job.value("step") or 0.0 if "step" in self.job.figures else 0.0) + 300
+        timeline = ((0.0, JobState.QUEUED), (60.0, JobState.RUNNING), (60.0 + seconds, JobState.ENDED))
+        return Play(on_end=self.run_out_of_memory if fails else self.train, timeline=timeline)
 
     def train(self, request: JobRequest, started_at: float, ended_at: float) -> None:
         paths = AttemptPaths(request.attempt_dir)
@@ -110,8 +163,8 @@ class ReplayedJob:
     def console(self, rows: Mapping[int, Mapping[str, float]]) -> list[str]:
         lines = [f"Total training steps: {len(self.steps)}", "[influence_trace] setup exclude_self_response=True"]
         lines += [f"step:{step} - " + " - ".join(f"{k}:{v}" for k, v in data.items()) for step, data in rows.items()]
-        if self.job.facts.get("restarts"):
-            lines += lines[: len(self.steps) + 1]  # the scheduler ran it again, and ended it before its last step
+        if self.job.facts.get("restarts"):  # the scheduler ran it once more, and it did not get far
+            lines.append("step:1 - timing_s/step:700.5 - timing_s/gen:400.5")
         return [*lines, "ray shutdown failed" if self.job.facts.get("exit_code") else "Training finished"]
 
     def write_npz(self, path: Path, step: int) -> None:
@@ -124,8 +177,8 @@ class ReplayedJob:
             made_up = {"Mean": 0.0, "Std": 0.1, "Min": -1.0, "Max": 1.0}
             values = scores_like(count, *({**made_up, **known}[name] for name in ("Mean", "Std", "Min", "Max")))
         else:
-            values = scores_like(max(100 * RESPONSES, size // 4), 0.0, 0.1, -1.0, 1.0)
-        write_scores(path, values, self.meta(step), padding=size)
+            values = scores_like(100 * RESPONSES, 0.0, 0.1, -1.0, 1.0)
+        write_scores(path, values, self.meta(step), size=size)
 
     def meta(self, step: int) -> dict[str, Any]:
         """The diagnostic, and the sizes of all modules, where the report prints them."""
@@ -133,7 +186,12 @@ class ReplayedJob:
         if "similarity" not in facts:
             return {"step": step}
         modules = {
-            f"model.layers.{layer}.{kind}": {"k_in": int(k_in), "k_out": int(k_out), "route": "direct", "residual": 1e-6}
+            f"model.layers.{layer}.{kind}": {
+                "k_in": int(k_in),
+                "k_out": int(k_out),
+                "route": "direct",
+                "residual": 1e-6,
+            }
             for layer in range(facts["layers"])
             for kind, (k_in, k_out, *_) in facts["projection"].items()
         }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESPONSES = 96
+_OVERHEAD = 350
+"""Bytes of an array's header and of its two entries in the archive."""
 
 
 def scores_like(count: int, mean: float, std: float, least: float, most: float) -> NDArray[Any]:
@@ -34,30 +38,32 @@ def scores_like(count: int, mean: float, std: float, least: float, most: float) 
     return values.astype(np.float32)
 
 
-def write_scores(path: Path, values: NDArray[Any], meta: Mapping[str, Any], padding: int = 0) -> None:
+def write_scores(path: Path, values: NDArray[Any], meta: Mapping[str, Any], size: int = 0) -> None:
     """A file of the trainer's form over `RESPONSES` responses.
 
     Args:
         values: float32 [n], the scores of all response tokens in order.
-        padding: bytes that the file is to take on disk at least, by storing token ids that do not compress.
+        size: bytes that the file is to take on disk, by an array that nobody reads; 0: as few as it takes.
     """
     lengths = np.full(RESPONSES, len(values) // RESPONSES, dtype=np.int64)
     lengths[: len(values) % RESPONSES] += 1
     mask = np.arange(lengths.max()) < lengths[:, None]
     scores = np.full(mask.shape, np.nan, dtype=np.float32)
     scores[mask] = values
-    ids = np.zeros(mask.shape, dtype=np.int32)
-    noise = np.random.default_rng(0).integers(2**31 - 1, size=min(padding // 4, ids.size), dtype=np.int32)
-    ids.reshape(-1)[: len(noise)] = noise
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(
         path,
         scores=scores,
         mask=mask,
-        response_ids=ids,
+        response_ids=np.zeros(mask.shape, dtype=np.int32),
         lengths=lengths,
         accepted=np.arange(RESPONSES) % 2 == 0,
         advantage=np.where(np.arange(RESPONSES) % 2 == 0, 1.0, -1.0).astype(np.float32),
         uid=np.array([str(row // 16) for row in range(RESPONSES)]),
         meta=np.array(json.dumps(dict(meta))),
     )
+    if size:
+        rest = io.BytesIO()
+        np.save(rest, np.zeros(size - path.stat().st_size - _OVERHEAD, dtype=np.uint8))
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr("padding.npy", rest.getvalue())
