@@ -6,7 +6,8 @@
       env: {NAME: value}
       expected: {steps: 2, npz: "influence/step_*.npz"}
 
-`{python}`, `{root}`, `{sweep_dir}`, `{point_dir}` and `{attempt_dir}` stay as they are until an attempt is written.
+`{python}`, `{root}`, `{sweep_dir}`, `{point_dir}` and `{attempt_dir}` stay as they are until an attempt is written. A command
+of `prepare` may be null: there is nothing to do.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def job_section(config: Mapping[str, Any], spec: SweepSpec) -> JobSection:
         raise ComposeError(f"job.prepare must be a list of commands, not {prepare!r}")
     return JobSection(
         command=_command(job.get("command"), "job.command"),
-        prepare=[_command(command, f"job.prepare[{index}]") for index, command in enumerate(prepare)],
+        prepare=[_command(words, f"job.prepare[{i}]") for i, words in enumerate(prepare) if words is not None],
         env={str(name): _env_text(value) for name, value in _mapping(job, "env", "job.").items()},
         expected_steps=steps,
         npz_glob=npz,

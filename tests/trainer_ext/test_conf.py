@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 import trainer_ext
 from trainer_ext.assets.__main__ import parser
 from trainer_ext.influence import InfluenceConfig
+from trainer_ext.vhack import VhackConfig
+from trainer_ext.vhack.__main__ import parser as vhack_parser
 
 CONF = Path(trainer_ext.__file__).parent / "conf"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
@@ -57,7 +59,7 @@ def test_every_profile_makes_a_job_of_unmodified_verl(profile: str) -> None:
     assert job["env"]["VERL_USE_EXTERNAL_MODULES"] == "trainer_ext.verl_plugin"
     assert job["expected"] == {"steps": config["trainer"]["total_training_steps"], "npz": "influence/step_*.npz"}
     assert config["trainer"]["v1"]["trainer_mode"] == "influence_sync"
-    argv = [job["command"], *job["prepare"]]
+    argv = [job["command"], *filter(None, job["prepare"])]
     assert all(isinstance(word, str) for command in argv for word in command), "an argv holds strings alone"
     assert all(isinstance(value, str) for value in job["env"].values())
 
@@ -74,7 +76,7 @@ def test_placeholders_are_the_five_that_the_orchestrator_fills(profile: str) -> 
 def test_prompts_lie_in_a_file_named_by_all_that_decides_them() -> None:
     config = composed("influence", "profile=smoke", "prompts.difficulty=large", "prompts.seed=7")
     assert config["data"]["train_files"] == "{root}/assets/prompts/chain_sum-large-n16-s7.parquet"
-    assert config["job"]["prepare"][-1][-4:] == ["--task=chain_sum", "--difficulty=large", "--size=16", "--seed=7"]
+    assert config["job"]["prepare"][-2][-4:] == ["--task=chain_sum", "--difficulty=large", "--size=16", "--seed=7"]
 
 
 def test_one_seed_moves_data_order_and_sampling_and_not_the_projections() -> None:
@@ -199,12 +201,34 @@ def test_profiles_of_other_cards_and_counts_say_only_what_differs() -> None:
 def test_what_a_profile_prepares_can_be_made(profile: str) -> None:
     config = composed("influence", f"profile={profile}")
     made = []
-    for python, flag, module, *words in config["job"]["prepare"]:
+    for python, flag, module, *words in filter(None, config["job"]["prepare"]):
         assert (python, flag, module) == ("{python}", "-m", "trainer_ext.assets")
         made.append(str(parser().parse_args(words).out))
     assert config["data"]["train_files"] in made
     model = config["actor_rollout_ref"]["model"]["path"]
     assert model in made or not model.startswith("{root}"), "a model in the root folder is one that the job makes"
+
+
+def test_the_vhack_group_holds_every_setting_of_the_projection_with_the_defaults_and_is_off() -> None:
+    section = composed("influence")["vhack"]
+    fields = {field.name: field.default for field in dataclasses.fields(VhackConfig)}
+    assert {key: section[key] for key in section if key not in ("enable", "command", "file")} == {
+        key: value for key, value in fields.items() if key != "file"
+    }
+    assert (section["enable"], section["command"], section["file"]) == (False, None, None)
+    assert composed("influence")["job"]["prepare"][-1] is None
+
+
+@pytest.mark.parametrize("profile", ["smoke", "local", "h200x1"])
+def test_generated_directions_are_extracted_from_the_profiles_own_model_into_the_file_that_is_used(
+    profile: str,
+) -> None:
+    config = composed("influence", f"profile={profile}", "vhack=generated", "vhack.k=2")
+    python, flag, module, *words = config["job"]["prepare"][-1]
+    assert (python, flag, module) == ("{python}", "-m", "trainer_ext.vhack")
+    asked = vhack_parser().parse_args(list(map(str, words)))
+    assert (str(asked.out), asked.model) == (config["vhack"]["file"], config["actor_rollout_ref"]["model"]["path"])
+    assert asked.dtype == {"fp32": "float32"}[config["actor_rollout_ref"]["actor"]["fsdp_config"]["model_dtype"]]
 
 
 def test_the_synthetic_job_replays_from_its_own_config_file() -> None:

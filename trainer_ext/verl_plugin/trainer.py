@@ -23,7 +23,7 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 
 from trainer_ext import routing
 from trainer_ext.influence import InfluenceConfig
-from trainer_ext.verl_plugin import capture_mode, similarity
+from trainer_ext.verl_plugin import capture_mode, similarity, vhack
 from trainer_ext.verl_plugin import metrics as names
 from trainer_ext.verl_plugin.capture_mode import CaptureMode
 from trainer_ext.verl_plugin.profiling import FOLDER as PROFILE_FOLDER
@@ -78,6 +78,8 @@ class InfluenceTrainer(ResumableTrainer):
         capture_mode.check_setting(
             self._settings["capture"], self._influence, capture_mode.config_obstacles(config, self._influence)
         )
+        self._vhack = vhack.settings(dict(OmegaConf.to_object(config.vhack)))
+        self._vhack_constants: dict[str, float] = {}
         self._profiled_step: int | None = None
         if not config.actor_rollout_ref.rollout.router_config_path and config.trainer.device == "cpu":
             config.actor_rollout_ref.rollout.router_config_path = str(ROUTER)
@@ -116,6 +118,13 @@ class InfluenceTrainer(ResumableTrainer):
         super().on_train_begin()
         print(names.setup_line(self._influence, self._settings), flush=True)
 
+    def _load_checkpoint(self) -> None:
+        if self._vhack:  # before weights of a checkpoint take the place of those that directions were extracted from
+            model = self.config.actor_rollout_ref.model.path
+            line, self._vhack_constants = self.actor_rollout_wg.prepare_vhack(self._vhack, model)[0]
+            print(line, flush=True)
+        super()._load_checkpoint()
+
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
@@ -135,6 +144,9 @@ class InfluenceTrainer(ResumableTrainer):
             batch = self._update_and_trace(batch, metrics)
         ranks = self.actor_rollout_wg.take_pass_timings()
         self.timing_raw.update({f"influence_{name}": max(seconds[name] for seconds in ranks) for name in ranks[0]})
+        if self._vhack:
+            found, self.timing_raw["vhack"] = vhack.step_metrics(self.actor_rollout_wg.take_vhack_metrics())
+            metrics.update({**self._vhack_constants, **found})
         return batch
 
     def _update_and_trace(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:

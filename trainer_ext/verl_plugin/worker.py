@@ -25,6 +25,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from trainer_ext.influence import InfluenceConfig, Responses, score_batch, score_batch_over_ranks
 from trainer_ext.memory import MemoryPeaks, RankMemory
+from trainer_ext.verl_plugin import vhack
 from trainer_ext.verl_plugin.counters import SELECTED_TOKENS, DebugCounters
 from trainer_ext.verl_plugin.pass_timing import Pass, PassTimer
 from trainer_ext.verl_plugin.profiling import StepProfiler, trace_name
@@ -39,6 +40,7 @@ from trainer_ext.verl_plugin.responses import (
 )
 from trainer_ext.verl_plugin.similarity import Comparison, unprojected_module
 from trainer_ext.verl_plugin.tap import ROW, Captured, Tap, log_prob_objective
+from trainer_ext.vhack import VhackConfig
 
 REQUEST = "influence_request"
 """Among a batch's non-tensor data: `config` (fields of InfluenceConfig), `accepted_threshold`, `inline` (`capture_mode.py`),
@@ -56,10 +58,16 @@ class InfluenceTrainingWorker(TrainingWorker):
         self.pass_timer = PassTimer.on(torch.device(get_device_name()))
         self.counters = DebugCounters()
         self.profiler_of_steps = StepProfiler()
+        self.vhack: vhack.Prepared | None = None
+        """Projects optimizer steps, once directions are prepared."""
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """verl's update; with a trace requested, tapped or without its optimizer step as the settings say."""
+        with vhack.around(self.vhack, self.engine.optimizer):
+            return self._traced_update(data)
+
+    def _traced_update(self, data: TensorDict) -> TensorDict:
         request = tu.pop(data, REQUEST, default=None)
         if request is None:
             return self._timed_update(data)
@@ -190,6 +198,33 @@ class InfluenceWorker(ActorRolloutRefWorker):
     def take_pass_timings(self) -> dict[Pass, float]:
         """Seconds of this rank's forward and backward passes since the last call."""
         return self.actor.pass_timer.read()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def prepare_vhack(self, config: VhackConfig, model: str) -> tuple[str, dict[str, float]]:
+        """Have every optimizer step projected from now on; what was kept of the directions, as a line and as metrics.
+
+        To be called while weights are still those of `model`.
+        """
+        with self.actor.engine.eval_mode():  # brings weights to the device, where they are offloaded
+            self.actor.vhack = vhack.prepare(self.actor.engine.module, model, config)
+        return self.actor.vhack.line(), self.actor.vhack.constants()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_vhack_metrics(self) -> dict[str, float]:
+        """What the projections since the last call did."""
+        return self.actor.vhack.projector.take_metrics() if self.actor.vhack else {}
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
+        super().save_checkpoint(local_path, *args, **kwargs)
+        if self.actor.vhack and self.rank == 0:
+            self.actor.vhack.save(Path(local_path))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
+        if self.actor.vhack and local_path is not None:
+            self.actor.vhack.restore(Path(local_path))
+        super().load_checkpoint(local_path, *args, **kwargs)
 
 
 def score_rows(

@@ -53,7 +53,7 @@ def run(job: dict[str, Any], folder: Path) -> str:
     environment = {**os.environ, **job["env"], records.ENV_ATTEMPT_DIR: str(folder / "attempt")}
     log = folder / "console.log"
     with log.open("w") as output:
-        for command in [*job["prepare"], job["command"]]:
+        for command in [*filter(None, job["prepare"]), job["command"]]:
             done = subprocess.run(
                 command, env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT, timeout=500
             )

@@ -1,0 +1,149 @@
+"""Stands between clipped gradients and weights: every step of an optimizer, projected.
+
+Two forms. `gradient` projects gradients and then steps; an optimizer that scales coordinates differently, as Adam does, brings
+part of the removed directions back. `update` lets the optimizer step and projects the step itself, decay included: what the
+weights do is then what was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer_ext.vhack.basis import expanded, svd_basis
+from trainer_ext.vhack.config import VhackConfig
+from trainer_ext.vhack.project import (
+    Components,
+    Directions,
+    Shares,
+    components,
+    magnitudes,
+    removed,
+    shares,
+    take_out,
+)
+from trainer_ext.vhack.routed import Routed
+from trainer_ext.vhack.sharding import SumOverShards, local, shard_like, whole
+
+
+def weight_directions(weights: Mapping[str, nn.Parameter], v: Mapping[str, Tensor]) -> Directions:
+    """Directions of weights, this rank's shards of them, in float32.
+
+    All ranks that hold shards must call it with the same modules in the same order.
+
+    Args:
+        weights: by module [out, in], with the values that the directions were extracted from.
+        v: by module [k, r]; every module is one of `weights`.
+    """
+    rows = {}
+    for name, directions in v.items():
+        weight = weights[name]
+        full = whole(weight.detach())
+        changes = expanded(directions.to(full.device), svd_basis(full)).float()
+        rows[name] = torch.stack([shard_like(change, weight).reshape(-1) for change in changes])
+    return Directions(rows)
+
+
+class Projector:
+    """Projects the steps of one optimizer.
+
+    Args:
+        weights: by module; those without directions are left alone.
+        directions: `weight_directions` of these weights.
+    """
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], directions: Directions, config: VhackConfig) -> None:
+        self._weights = {name: weights[name] for name in directions.by_module}
+        self._directions, self._config = directions, config
+        self._reduce = SumOverShards(self._weights.values())
+        device = next((local(weight).device for weight in self._weights.values()), torch.device("cpu"))
+        self.routed = Routed(directions.axes, device) if config.mode == "route" else None
+        self._seen: list[tuple[Shares, float]] = []
+
+    @contextmanager
+    def around(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """While open, `optimizer.step` is a projected one."""
+        plain = optimizer.step
+
+        def step(*args: Any, **kwargs: Any) -> Any:
+            return self.step(lambda: plain(*args, **kwargs), optimizer.param_groups[0])
+
+        optimizer.step = step  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            optimizer.step = plain  # type: ignore[method-assign]
+
+    @torch.no_grad()
+    def step(self, plain: Callable[[], Any], group: dict[str, Any]) -> Any:
+        """One step: `plain()` with what this projector does before and after it.
+
+        Args:
+            group: the parameter group of the weights, for mode route.
+        """
+        if self._config.form == "gradient":
+            return self._gradient_step(plain, group)
+        before = {name: local(weight).clone() for name, weight in self._weights.items()}
+        answer = plain()
+        self._project_update(before)
+        return answer
+
+    def take_metrics(self) -> dict[str, float]:
+        """Since the last call: means of cin, cout and fired over the steps, and all their `seconds`. Empty without steps."""
+        seen, self._seen = self._seen, []
+        if not seen:
+            return {}
+        mean = {name: sum(getattr(one, name) for one, _ in seen) / len(seen) for name in ("cin", "cout", "fired")}
+        return {**mean, "seconds": sum(seconds for _, seconds in seen)}
+
+    def _gradient_step(self, plain: Callable[[], Any], group: dict[str, Any]) -> Any:
+        start = time.perf_counter()
+        gradients = {name: local(weight.grad) for name, weight in self._weights.items() if weight.grad is not None}
+        before = components(gradients, self._directions, self._reduce)
+        taken = self._take_out(gradients, before)
+        self._keep(before, components(gradients, self._directions, self._reduce), start)
+        answer = plain()
+        if self.routed is not None:
+            change = self.routed.follow_gradient(taken, group)
+            take_out({name: local(weight.data) for name, weight in self._weights.items()}, self._directions, -change)
+        return answer
+
+    def _project_update(self, before: Mapping[str, Tensor]) -> None:
+        """Project the way from `before` to the weights as they are now."""
+        start = time.perf_counter()
+        now = {name: local(weight.data) for name, weight in self._weights.items()}
+        against = {name: before[name] - weight for name, weight in now.items()}  # a step goes against its gradient
+        whole_step = components(against, self._directions, self._reduce)
+        if self.routed is not None:  # the weights make the whole step; what of it is routed is only written down
+            taken = removed(whole_step.c, self._config.mode, self._config.overshoot)
+            self.routed.follow_step(-taken)
+            remaining = Components(whole_step.c - taken, whole_step.squares)
+            self._keep(whole_step, remaining, start)
+            return
+        if self._config.preserve_magnitude:
+            self._take_out(against, whole_step)
+            for name, weight in now.items():
+                torch.sub(before[name], against[name], out=weight)
+        elif (
+            self._config.mode != "measure"
+        ):  # straight from the weights: where nothing is taken out they stay as they are
+            taken = removed(whole_step.c, self._config.mode, self._config.overshoot)
+            take_out(now, self._directions, -taken)
+        left = {name: before[name] - weight for name, weight in now.items()}
+        self._keep(whole_step, components(left, self._directions, self._reduce), start)
+
+    def _take_out(self, vectors: Mapping[str, Tensor], before: Components) -> Tensor:
+        taken = removed(before.c, self._config.mode, self._config.overshoot)
+        if self._config.mode != "measure":
+            scale = magnitudes(before, taken, self._directions.owner) if self._config.preserve_magnitude else None
+            take_out(vectors, self._directions, taken, scale)
+        return taken
+
+    def _keep(self, before: Components, after: Components, start: float) -> None:
+        found = shares(before, after, self._directions.owner)
+        self._seen.append((found, time.perf_counter() - start))
