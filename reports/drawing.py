@@ -35,6 +35,7 @@ WRITERS = {
     "plural": numbers.plural,
     "count": numbers.count,
     "seconds": numbers.seconds,
+    "milliseconds": numbers.milliseconds,
     "gib": numbers.gib,
     "percent": numbers.percent,
     "duration": numbers.duration,

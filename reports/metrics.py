@@ -10,6 +10,7 @@ Names = tuple[str, ...]
 """The first that is present counts."""
 
 ROWS_EMITTED: Names = ("influence_trace/rows_emitted",)
+CAPTURED: Names = ("influence_trace/debug_capture_selected_tokens",)
 GRAD_NORM: Names = ("actor/grad_norm",)
 POP_ROWS: Names = ("timing_s/influence_pop_rows",)
 HESSIAN_SOLVE: Names = ("timing_s/influence_hessian_solve",)

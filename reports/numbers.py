@@ -33,6 +33,13 @@ def seconds(value: float) -> str:
     return f"{value:.{_decimals(value)}f}" if value else "0"
 
 
+def milliseconds(value: float) -> str:
+    """Seconds to the millisecond, without zeros that say nothing: 230.518, 34.5, 146; two significant digits below 0.001."""
+    if not math.isfinite(value) or abs(value) < 0.0005:
+        return seconds(value)
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
+
+
 def gib(size: float) -> str:
     """Bytes as GiB with one decimal; two significant digits below one."""
     value = size / GIB

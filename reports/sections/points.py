@@ -52,6 +52,11 @@ def tried(snapshot: SweepSnapshot) -> list[PointSnapshot]:
     return [point for point in snapshot.points if point.attempts or point.metrics or point.npz]
 
 
+def pool_of(point: PointSnapshot) -> str:
+    """Where the deciding attempt ran; empty where there are no pools."""
+    return (point.attempts[-1].pool or "") if point.attempts else ""
+
+
 def jobs(points: Sequence[PointSnapshot], total: int) -> str:
     """Their names; "all jobs" where that is said shorter."""
     if len(points) == total > 1:

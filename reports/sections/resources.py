@@ -1,15 +1,20 @@
-"""What was predicted for each point before it ran, beside what was measured: how far the next prediction can be trusted."""
+"""What each point took: pool, memory, GPU-hours; and what it was predicted to take before it ran.
+
+How far the two are apart says how far the next prediction can be trusted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from reports import metrics
+from reports.excerpt import shown
 from reports.markdown import Column, code
-from reports.numbers import gib, seconds
-from reports.sections.memory import device_peak_bytes, host_peak_bytes
-from reports.sections.points import job_columns
-from reports.snapshot import Expected, PointSnapshot, PredictionSnapshot, SweepSnapshot
+from reports.numbers import GIB, gib, percent, seconds
+from reports.sections.memory import device_peak_bytes, had_gpu, host_peak_bytes, is_marked, memory_columns
+from reports.sections.points import job_columns, pool_of, tried
+from reports.snapshot import AttemptSnapshot, Expected, PointSnapshot, PredictionSnapshot, SweepSnapshot
 
 _BASES = {
     "shapes": "by formula from the model's shapes",
@@ -19,18 +24,68 @@ _BASES = {
 
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
-    """Nothing where nothing was predicted, or nothing could be measured of it."""
-    points = [point for point in snapshot.points if point.state == "succeeded" and _is_checked(point)]
-    if not points:
+    """Nothing where nothing was measured."""
+    taken = [point for point in tried(snapshot) if any(column.cells[0] for column in _taken([point])[1:])]
+    if not taken:
         return None
-    columns = [
+    points = shown(snapshot, taken)
+    checked = [point for point in points if point.state == "succeeded" and _is_checked(point)]
+    held = [attempt for point in taken for attempt in point.attempts if attempt.gpu_hours is not None]
+    return {
+        "columns": [*job_columns(snapshot, points), *_taken(points)],
+        "points": len(points),
+        "taken": len(taken),
+        "predicted": _against_prediction(snapshot, checked) if checked else [],
+        "bases": _bases(checked),
+        "gpu_hours": _total(held),
+        "gpu_hours_unfinished": _total([attempt for attempt in held if attempt.verdict != "completed"]),
+        "memory_footnote": any(is_marked(point) for point in points),
+        "node_memory": any(metrics.peak(point, metrics.NODE_USED_GIB) for point in points),
+    }
+
+
+def _taken(points: Sequence[PointSnapshot]) -> list[Column]:
+    """The pool, and what was measured."""
+    gpu, host = memory_columns(points)
+    node = [metrics.peak(point, metrics.NODE_USED_GIB) for point in points]
+    return [
+        Column("Pool", [code(pool_of(point)) for point in points]),
+        Column("GPU peak (GiB)", gpu.cells, numeric=True),
+        Column("Card (GiB)", [gib(point.card_bytes) if point.card_bytes else "" for point in points], numeric=True),
+        Column("Peak of the card", [_of_the_card(point) for point in points], numeric=True),
+        Column("Host peak (GiB)", host.cells, numeric=True),
+        Column("Node in use (GiB)", [gib(value * GIB) if value else "" for value in node], numeric=True),
+        Column(
+            "Job (s)", [seconds(value) if (value := job_seconds(p)) is not None else "" for p in points], numeric=True
+        ),
+        Column("GPU hours", [_gpu_hours(point) for point in points], numeric=True),
+    ]
+
+
+def _of_the_card(point: PointSnapshot) -> str:
+    """The device's own peak against the card; torch's figure is no such thing."""
+    peak = device_peak_bytes(point) if had_gpu(point) else None
+    return percent(peak, point.card_bytes) if peak and point.card_bytes else ""
+
+
+def _gpu_hours(point: PointSnapshot) -> str:
+    """Of all its attempts."""
+    known = [attempt.gpu_hours for attempt in point.attempts if attempt.gpu_hours is not None]
+    return seconds(sum(known)) if known else ""
+
+
+def _total(attempts: Sequence[AttemptSnapshot]) -> float:
+    return sum(attempt.gpu_hours or 0.0 for attempt in attempts)
+
+
+def _against_prediction(snapshot: SweepSnapshot, points: Sequence[PointSnapshot]) -> list[Column]:
+    return [
         *job_columns(snapshot, points),
-        Column("Pool", [code(_pool(point)) for point in points]),
+        Column("Pool", [code(pool_of(point)) for point in points]),
         *_columns("GPU (GiB)", points, lambda p: p.gpu_bytes, device_peak_bytes, gib),
         *_columns("Host (GiB)", points, lambda p: p.host_bytes, host_peak_bytes, gib),
         *_columns("Job (s)", points, lambda p: p.seconds, job_seconds, seconds),
     ]
-    return {"columns": columns, "bases": _bases(points)}
 
 
 def job_seconds(point: PointSnapshot) -> float | None:
@@ -77,10 +132,6 @@ def _is_checked(point: PointSnapshot) -> bool:
         return False
     pairs = ((found.gpu_bytes, device_peak_bytes), (found.host_bytes, host_peak_bytes), (found.seconds, job_seconds))
     return any(guess is not None and measured(point) is not None for guess, measured in pairs)
-
-
-def _pool(point: PointSnapshot) -> str:
-    return (point.attempts[-1].pool or "") if point.attempts else ""
 
 
 def _bases(points: Sequence[PointSnapshot]) -> list[str]:

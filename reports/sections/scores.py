@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reports import metrics
+from reports.excerpt import shown
 from reports.markdown import Column
 from reports.numbers import count, statistics
 from reports.sections.points import job_columns
@@ -14,7 +15,8 @@ from reports.snapshot import SweepSnapshot
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     """One row a point and step; long runs show their first and last step."""
     steps = metrics.shown_npz_steps(snapshot)
-    found = [(point, metrics.npz_at(point, step)) for point in snapshot.points for step in steps]
+    points = shown(snapshot, snapshot.points)
+    found = [(point, metrics.npz_at(point, step)) for point in points for step in steps]
     rows = [(point, file) for point, file in found if file is not None]
     if not rows:
         return None
@@ -30,4 +32,4 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
         Column("Max", statistics([file.max for file in files]), numeric=True),
         Column("Unexpected NaN", [count(file.nan_in_valid) if lost else "" for file in files], numeric=True),
     ]
-    return {"steps": steps, "columns": columns}
+    return {"steps": steps, "columns": columns, "points": len(points)}

@@ -1,4 +1,4 @@
-"""The checks a reader would make by hand, each with what it stands on.
+"""The checks a reader would make by hand, each with what it stands on: figures, and the files and lines that hold them.
 
 A check about which nothing is known is left out rather than passed. Points that never ran are judged by the first check
 alone.
@@ -14,6 +14,7 @@ from typing import Any
 from reports import metrics
 from reports.markdown import code, codes, text
 from reports.numbers import count, plural, statistics
+from reports.sections.places import attempt_place, metric_places, npz_places
 from reports.sections.points import jobs, tried
 from reports.snapshot import PointSnapshot, SweepSnapshot
 from trainer_ext import records
@@ -22,6 +23,9 @@ _MOST_PROBLEMS = 4
 _LONGEST_EVIDENCE = 160
 _WATCHED = ("actor/", "influence")
 """Metrics that must be finite; others (a correlation over one value) may be NaN by right."""
+_OUT_OF_MEMORY = ("gpu_oom", "host_oom")
+CENTRED = 1.0
+"""A mean further from zero than this many standard deviations is no contrast between accepted and rejected responses."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,16 @@ def checks(snapshot: SweepSnapshot) -> list[Check | None]:
     ran = tried(snapshot)
     return [
         _succeeded(snapshot),
+        _recovered(ran),
         _steps_complete(snapshot, ran),
         _rows_emitted(ran),
+        _captured(ran),
+        _timings(ran),
         _grad_norm_finite(ran),
         _no_cuda_errors(ran),
+        _distribution(ran),
         _npz_intact(snapshot, ran),
+        _pushed(snapshot),
     ]
 
 
@@ -58,7 +67,25 @@ def _succeeded(snapshot: SweepSnapshot) -> Check | None:
     title = f"All {plural(len(points), 'job')} succeeded"
     if bad:
         return Check(title, _problems(bad, lambda p: " ".join(part for part in (p.state, p.verdict) if part)), False)
-    return Check(title, "verdict `completed` from every deciding attempt's folder", True)
+    return Check(title, f"verdict `completed` from every deciding attempt's folder{_in(attempt_place(points))}", True)
+
+
+def _recovered(ran: Sequence[PointSnapshot]) -> Check | None:
+    """Every point that ran out of memory got through in the end."""
+    hit = [point for point in ran if any(attempt.verdict in _OUT_OF_MEMORY for attempt in point.attempts[:-1])]
+    if not hit:
+        return None
+    bad = [point for point in hit if point.state != "succeeded"]
+    return Check("Out of memory, then recovered", _problems(bad or hit, _lineage), not bad)
+
+
+def _lineage(point: PointSnapshot) -> str:
+    first = next(attempt for attempt in point.attempts if attempt.verdict in _OUT_OF_MEMORY)
+    seen = next((line for line in first.evidence if ".log:" in line), None)
+    where = f" ({first.folder}/{seen})" if seen and first.folder else ""
+    last = point.attempts[-1]
+    then = f"{last.verdict or last.state}{f' on {last.pool}' if last.pool else ''}"
+    return f"{first.verdict}{f' on {first.pool}' if first.pool else ''}, then {then}{where}"
 
 
 def _steps_complete(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check | None:
@@ -71,18 +98,28 @@ def _steps_complete(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Ch
         return Check(
             title, _problems(short, lambda p: f"{len(p.metrics)} of {expected} in {_file(p, records.METRICS)}"), False
         )
-    return Check(title, f"{plural(len(ran), 'job')} with all steps in {code(records.METRICS)}", True)
+    return Check(title, f"{plural(len(ran), 'job')} with all steps{_in(metric_places(ran))}", True)
 
 
 def _rows_emitted(ran: Sequence[PointSnapshot]) -> Check | None:
-    title = "`rows_emitted > 0` all steps"
-    return _series_check(
-        title, ran, metrics.ROWS_EMITTED, lambda value: value > 0, lambda values: [*map(count, values)]
-    )
+    return _series_check("`rows_emitted > 0` all steps", ran, metrics.ROWS_EMITTED, lambda value: value > 0, _counts)
+
+
+def _captured(ran: Sequence[PointSnapshot]) -> Check | None:
+    return _series_check("Response tokens captured", ran, metrics.CAPTURED, lambda value: value > 0, _counts)
+
+
+def _timings(ran: Sequence[PointSnapshot]) -> Check | None:
+    title = "Timing metrics non-zero"
+    return _series_check(title, ran, metrics.POP_ROWS, lambda value: value > 0, statistics)
 
 
 def _grad_norm_finite(ran: Sequence[PointSnapshot]) -> Check | None:
     return _series_check("`grad_norm` finite", ran, metrics.GRAD_NORM, math.isfinite, statistics)
+
+
+def _counts(values: Sequence[float]) -> list[str]:
+    return [*map(count, values)]
 
 
 def _series_check(
@@ -105,7 +142,8 @@ def _series_check(
     low, high = formatted([min(values), max(values)])
     scope = "all jobs" if len(found) == len(ran) else f"{len(found)} of {len(ran)} jobs"
     figures = low if low == high else f"{low} to {high}"
-    return Check(title, f"{figures} across {scope} ({code(names[0])} in {code(records.METRICS)})", True)
+    named = next(name for name in names if any(name in values for p, _ in found for values in p.metrics.values()))
+    return Check(title, f"{figures} across {scope} ({code(named)}{_in(metric_places([p for p, _ in found]))})", True)
 
 
 def _no_cuda_errors(ran: Sequence[PointSnapshot]) -> Check | None:
@@ -116,7 +154,10 @@ def _no_cuda_errors(ran: Sequence[PointSnapshot]) -> Check | None:
     if bad:
         return Check(title, _problems(bad, _cuda_or_nan), False)
     valid = sum(file.valid for point in ran for file in point.npz)
-    parts = ["logs clean" if not any(len(p.attempts) > 1 for p in ran) else "logs of the deciding attempts clean"]
+    retried = any(len(p.attempts) > 1 for p in ran)
+    lines = sum(point.log_lines for point in ran)
+    parts = [f"{'logs of the deciding attempts' if retried else 'logs'} clean"]
+    parts[0] += f" ({plural(lines, 'line')}{_in(attempt_place(ran, records.CONSOLE))})" if lines else ""
     parts += ["metrics finite"] if any(point.metrics for point in ran) else []
     parts += [f"{count(valid)} valid NPZ positions, 0 NaN"] if valid else []
     for where, moved in ((", on a smaller pool", True), (", in an earlier attempt", False)):
@@ -133,9 +174,9 @@ def _out_of_memory_elsewhere(point: PointSnapshot) -> bool | None:
 
 def _cuda_or_nan(point: PointSnapshot) -> str:
     """What is wrong with a point in this respect; empty when nothing is."""
-    lines = [line for line in point.evidence if point.state != "succeeded" and "cuda" in line.lower()]
+    lines = [line for line in (*point.errors, *point.evidence) if "cuda" in line.lower()]
     if lines or point.verdict == "gpu_oom":
-        return lines[0] if lines else "gpu_oom"
+        return _file(point, lines[0]) if lines else "gpu_oom"
     lost = sum(file.nan_in_valid for file in point.npz)
     if lost:
         return f"{count(lost)} NaN among valid scores"
@@ -143,6 +184,22 @@ def _cuda_or_nan(point: PointSnapshot) -> str:
         name for values in point.metrics.values() for name, value in values.items() if not math.isfinite(value)
     )
     return next((f"{name} is not finite" for name in watched if name.startswith(_WATCHED)), "")
+
+
+def _distribution(ran: Sequence[PointSnapshot]) -> Check | None:
+    """Scores of a contrast spread around zero; one that does not spread, or lies to one side, is no contrast."""
+    files = [(p, f) for p in ran for f in p.npz if f.error is None and f.mean is not None and f.std is not None]
+    if not files:
+        return None
+    off = [(p, f) for p, f in files if not (f.std or 0) > 0 or abs(f.mean or 0) > CENTRED * (f.std or 0)]
+    title = "Score distribution sane"
+    if off:
+        said = {p.id: f"{f.file}: mean {f.mean:.3g}, std {f.std:.3g}" for p, f in reversed(off)}
+        return Check(title, _problems(list({p.id: p for p, _ in off}.values()), lambda p: said[p.id]), False)
+    low, high = statistics([min(f.std or 0 for _, f in files), max(f.std or 0 for _, f in files)])
+    furthest = max(abs(f.mean or 0) / (f.std or 1) for _, f in files)
+    spread = f"std {low}" if low == high else f"stds {low} to {high}"
+    return Check(title, f"{spread}; means within {furthest:.2g} std of 0{_in(npz_places(ran))}", True)
 
 
 def _npz_intact(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check | None:
@@ -153,7 +210,15 @@ def _npz_intact(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check 
     bad = [point for point in ran if len(point.npz) < expected or any(file.error for file in point.npz)]
     if bad:
         return Check("NPZ intact", _problems(bad, lambda p: _npz_problem(p, expected)), False)
-    return Check("NPZ intact", f"{plural(len(files), 'file')} of {plural(len(ran), 'job')} read without pickle", True)
+    sizes = sorted(file.bytes for file in files if file.bytes)
+    size = f", {_megabytes(sizes[0])} to {_megabytes(sizes[-1])} MB" if sizes else ""
+    said = f"{plural(len(files), 'file')} of {plural(len(ran), 'job')} read without pickle{size}{_in(npz_places(ran))}"
+    return Check("NPZ intact", said, True)
+
+
+def _megabytes(size: int) -> str:
+    """10^6 bytes, at least a digit of it."""
+    return f"{size / 1e6:,.1f}" if size >= 1e5 else f"{size / 1e6:.2g}"
 
 
 def _npz_problem(point: PointSnapshot, expected: int) -> str:
@@ -170,3 +235,15 @@ def _problems(points: Sequence[PointSnapshot], what: Callable[[PointSnapshot], s
 
 def _file(point: PointSnapshot, name: str) -> str:
     return f"{point.folder}/{name}" if point.folder else name
+
+
+def _in(places: str) -> str:
+    return f"; {places}" if places else ""
+
+
+def _pushed(snapshot: SweepSnapshot) -> Check | None:
+    git = snapshot.git
+    if git is None or git.pushed is None:
+        return None
+    said = f"commit {code(git.commit[:10])} {'was' if git.pushed else 'was not'} seen on {code(git.remote or 'the remote')}"
+    return Check("Code pushed to remote", said, git.pushed)

@@ -65,10 +65,32 @@ def test_score_distribution_shows_the_figures_of_the_handwritten_report(factor_s
     ]
 
 
-def test_timing_gives_the_share_of_the_actors_update(factor_sweep: SweepSnapshot) -> None:
+def test_a_few_jobs_are_timed_side_by_side_with_the_share_of_the_actors_update(factor_sweep: SweepSnapshot) -> None:
     rows = rows_of(render(factor_sweep), "Timing (step 1)")
-    assert rows["infl-excl-allsel"][2:7] == ["0.29", "0.59", "1.2", "146", "0.8%"]
-    assert rows["infl-excl-allsel-f64"][2:7] == ["31.1", "3.0", "34.5", "195", "17.7%"]
+    assert rows["hessian_solve` (s)"] == ["0.53", "0.29", "6.6", "31.1"]
+    assert rows["update_actor` (s)"] == ["147", "146", "159", "195"]
+    assert rows["pop_rows` % of `update_actor"] == ["1.6%", "0.8%", "5.3%", "17.7%"]
+
+
+def test_more_jobs_have_a_row_each(factor_sweep: SweepSnapshot) -> None:
+    more = (*factor_sweep.points, dataclasses.replace(factor_sweep.points[0], id="p5", name="fifth"))
+    rows = rows_of(render(dataclasses.replace(factor_sweep, points=more)), "Timing (step 1)")
+    assert rows["infl-excl-allsel"][2:8] == ["0.29", "0.59", "1.2", "146", "24.2%", "0.8%"]
+    assert rows["infl-excl-allsel-f64"][2:8] == ["31.1", "3.0", "34.5", "195", "90.1%", "17.7%"]
+
+
+def test_one_job_shows_what_each_phase_is_of_the_pass_and_of_the_update(factor_sweep: SweepSnapshot) -> None:
+    seconds = {"grad_staging": 0.055, "hessian_solve": 1.469, "token_scoring": 1.348, "score_aggregation": 0.016}
+    seconds |= {"pop_rows": 3.432, "logprob_backward": 76.42}
+    timings = {f"timing_s/influence_{name}": value for name, value in seconds.items()}
+    timings |= {"timing_s/update_actor": 230.518, "timing_s/step": 713.768}
+    alone = with_points(dataclasses.replace(factor_sweep, points=factor_sweep.points[:1]), metrics={1: timings})
+    rows = rows_of(render(alone), "Timing (step 1)")
+    assert rows["hessian_solve` (s)"] == ["1.469", "42.8%", ""]
+    assert rows["other of pop_rows` (s)"] == ["0.544", "15.9%", ""]
+    assert rows["pop_rows` (s)"] == ["3.432", "100.0%", "1.5%"]
+    assert rows["logprob_backward` (s)"] == ["76.42", "", "33.2%"]
+    assert rows["step` (s)"] == ["713.768", "", ""]
 
 
 def test_a_sampled_peak_stands_in_the_cell_and_torchs_figure_in_the_footnote(factor_sweep: SweepSnapshot) -> None:
@@ -106,7 +128,7 @@ def test_older_metric_names_of_verl_are_read(factor_sweep: SweepSnapshot) -> Non
 def test_every_check_passes_for_a_sound_sweep(factor_sweep: SweepSnapshot) -> None:
     checks = rows_of(render(factor_sweep), "Validation")
     assert {row[-1] for row in checks.values()} == {"Pass"}
-    assert len(checks) == 6
+    assert len(checks) == 9
 
 
 @pytest.mark.parametrize(
@@ -119,6 +141,10 @@ def test_every_check_passes_for_a_sound_sweep(factor_sweep: SweepSnapshot) -> No
         ("No CUDA errors / NaN", {"metrics": {s: {"actor/pg_loss": math.inf} for s in (1, 2)}}),
         ("No CUDA errors / NaN", {"npz": (NpzSnapshot("a.npz", 1, valid=9, nan_in_valid=1), NpzSnapshot("b.npz", 2))}),
         ("No CUDA errors / NaN", {"state": "failed", "verdict": "gpu_oom"}),
+        ("No CUDA errors / NaN", {"errors": ("console.log:817: CUDA error: an illegal memory access",)}),
+        ("Timing metrics non-zero", {"metrics": {s: {"timing_s/influence_pop_rows": 0.0} for s in (1, 2)}}),
+        ("Score distribution sane", {"npz": (NpzSnapshot("a.npz", 1, valid=9, mean=0.3, std=0.1),) * 2}),
+        ("Score distribution sane", {"npz": (NpzSnapshot("a.npz", 1, valid=9, mean=0.0, std=0.0),) * 2}),
         (
             "NPZ intact",
             {"npz": (NpzSnapshot("influence/step_000001.npz", 1, error="truncated"), NpzSnapshot("b.npz", 2))},
@@ -141,12 +167,13 @@ def test_attempts_appear_only_where_a_point_took_more_than_one(factor_sweep: Swe
     assert "### Attempts" not in render(factor_sweep)
     tries = (
         AttemptSnapshot(1, "h100", "judged", "gpu_oom", 1, reason="CUDA out of memory", started_at=0, ended_at=200),
-        AttemptSnapshot(2, "h200", "judged", "completed", 0, started_at=300, ended_at=4_260),
+        AttemptSnapshot(2, "h200", "judged", "completed", 0, started_at=300, ended_at=4_260, moved="more memory"),
     )
     report = render(with_points(factor_sweep, attempts=tries))
     body = report.split("### Attempts")[1].split("\n### ")[0]
-    assert "| `infl-excl-perprompt` | 1 | `h100` | `gpu_oom` | code 1 | CUDA out of memory | 3 min 20 s |" in body
-    assert "| `infl-excl-perprompt` | 2 | `h200` | `completed` | code 0 |  | 1 h 06 min |" in body
+    assert "| `infl-excl-perprompt` | 1 | `h100` |  | `gpu_oom` | code 1 | CUDA out of memory | 3 min 20 s |" in body
+    assert "| `infl-excl-perprompt` | 2 | `h200` | more memory | `completed` | code 0 |  | 1 h 06 min |" in body
+    assert "| `infl-excl-allsel` | 1 | `h200` |  | `completed` |" in body, "every try of the sweep"
     assert "1 took more than one attempt" in report
     assert "out of memory before, on a smaller pool: `infl-excl-perprompt`" in report
 
@@ -231,7 +258,8 @@ def test_timing_says_how_long_a_job_took_outside_its_steps(factor_sweep: SweepSn
     assert took.started_at is not None
     assert took.ended_at is not None
     whole = took.ended_at - took.started_at
-    assert rows_of(report, "Timing (step 1)")["infl-excl-perprompt"][-2:] == [f"{whole:,.0f}", f"{whole - 50:,.0f}"]
+    rows = rows_of(report, "Timing (step 1)")
+    assert [rows[title][0] for title in ("Job (s)", "Outside its steps (s)")] == [f"{whole:,.0f}", f"{whole - 50:,.0f}"]
 
 
 def test_the_steps_of_earlier_attempts_are_no_part_of_the_job_that_resumed(factor_sweep: SweepSnapshot) -> None:
@@ -240,8 +268,8 @@ def test_the_steps_of_earlier_attempts_are_no_part_of_the_job_that_resumed(facto
     took = resumed.points[0].attempts[-1]
     assert took.started_at is not None
     assert took.ended_at is not None
-    row = rows_of(render(resumed), "Timing (step 1)")["infl-excl-perprompt"]
-    assert row[-1] == f"{took.ended_at - took.started_at - 20:,.0f}"
+    rows = rows_of(render(resumed), "Timing (step 1)")
+    assert rows["Outside its steps (s)"][0] == f"{took.ended_at - took.started_at - 20:,.0f}"
 
 
 def test_host_memory_above_the_control_groups_limit_is_marked_and_the_gpus_figure_is_not(
