@@ -7,7 +7,7 @@ an override is a `ComposeError` that names the place in the sweep file, the key 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,16 +70,31 @@ def compose_points(
         EnvironmentProblem: the config needs verl's, and verl is not installed.
         SpecError: two points are the same configuration.
     """
-    verl = verl_config_dir or find_verl_config()
-    with _session(spec, config_dir or default_config_dir(), verl) as session:
-        try:
-            composer = _Composer(session, (*_profile_choice(spec, session), *spec.overrides))
-            points = tuple(_point(spec, composer, raw) for raw in raw_points)
-        except CompositionFailed as error:
-            raise _failed(spec, error, verl) from None
+    with point_composer(spec, config_dir=config_dir, verl_config_dir=verl_config_dir) as compose:
+        points = tuple(compose(raw) for raw in raw_points)
     _refuse_unknown_exclusions(spec, points)
     _refuse_twins(spec, points)
     return points
+
+
+@contextmanager
+def point_composer(
+    spec: SweepSpec, *, config_dir: Path | None = None, verl_config_dir: Path | None = None
+) -> Iterator[Callable[[RawPoint], Point]]:
+    """One point at a time, for a search: Hydra stays open in between. Arguments and errors as in `compose_points`."""
+    verl = verl_config_dir or find_verl_config()
+    with _session(spec, config_dir or default_config_dir(), verl) as session:
+        shared: list[_Composer] = []
+
+        def compose(raw: RawPoint) -> Point:
+            try:
+                if not shared:
+                    shared.append(_Composer(session, (*_profile_choice(spec, session), *spec.overrides)))
+                return _point(spec, shared[0], raw)
+            except CompositionFailed as error:
+                raise _failed(spec, error, verl) from None
+
+        yield compose
 
 
 class _Composer:

@@ -57,6 +57,14 @@ class PointLogger(Protocol):
     def log(self, point: PointRow, history: Sequence[AttemptRow]) -> None: ...
 
 
+class Steering(Protocol):
+    """What adds points while the sweep runs, and ends some early: `orchestrator.search.driver`."""
+
+    def advance(self, view: View) -> View: ...
+
+    def pruned(self, point_id: str) -> str | None: ...
+
+
 @dataclass
 class Drive:
     """One sweep being driven by this process; effects come in here."""
@@ -80,6 +88,7 @@ class Drive:
     """Sees each tick, and tells whoever is not looking."""
     random: Callable[[], float] = random.random
     """In [0, 1), for the jitter of waits."""
+    search: Steering | None = None
     _warned: set[str] = field(default_factory=set)
     _steps: dict[str, int] = field(default_factory=dict)
     _failed_logs: dict[str, int] = field(default_factory=dict)
@@ -89,6 +98,8 @@ class Drive:
         """Drive until every point is settled and logged; `observe` sees each tick."""
         while True:
             view = self.store.view(self.sweep)
+            if self.search is not None:
+                view = self.search.advance(view)
             observe(view)
             self.announce(view)
             actions = [action for action in plan(view, self.limits, self.clock.now()) if not self._given_up(action)]
@@ -358,6 +369,9 @@ class Drive:
 
     def _settle(self, point: PointRow, history: Sequence[AttemptRow]) -> bool:
         decision = decide(Tried.of(history), self.ladder, self.rules, self.random())
+        pruned = self.search.pruned(point.id) if self.search and history[-1].cancel_requested else None
+        if pruned is not None and decision.act in (Act.CANCEL, Act.RETRY):
+            return self.store.move_point(point, PointState.PRUNED, pruned)
         if decision.act is Act.RETRY and history[-1].cancel_requested:
             return self.store.move_point(point, PointState.CANCELLED, f"cancelled; before that {history[-1].reason}")
         try:

@@ -116,6 +116,10 @@ class RootPaths:
     def lock(self, sweep: str) -> Path:
         return self.sweep(sweep) / ".lock"
 
+    def journal(self, sweep: str) -> Path:
+        """Optuna's memory of the sweep's search."""
+        return self.sweep(sweep) / "search.journal"
+
     def report(self, sweep: str) -> Path:
         return self.sweep(sweep) / "report.md"
 

@@ -18,6 +18,7 @@ from orchestrator.model import Point, Pool
 from orchestrator.overrides import override_key
 from orchestrator.plan import Limits
 from orchestrator.policy import Backoff, RetryRules
+from orchestrator.search.points import check_search, probes
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
 from orchestrator.triage.own_patterns import check_examples
@@ -49,6 +50,9 @@ class Planned:
     profile: str | None
     """None where the configuration has no profiles."""
     points: tuple[Point, ...]
+    """Of a search, none: its trials bring them."""
+    probes: tuple[Point, ...] = ()
+    """Of a search: points at the corners of what is searched."""
 
 
 def plan_sweep(
@@ -76,13 +80,17 @@ def plan_sweep(
     target = find_target(spec)
     chosen = resolve_profile(spec, can_use_gpu(target, torch_build()), environ.get(ENV_PROFILE))
     spec = spec.model_copy(update={"profile": chosen})
-    points = compose_points(spec, expand(spec))
+    if spec.search is not None:
+        check_search(spec)
+    points = compose_points(spec, tuple(probes(spec)) if spec.search else expand(spec))
     for point in points:
         job_section(point.config, spec)  # raises now what would otherwise stop the sweep half-way
         _check_patches(spec, point)
     used = any(override_key(override) == PROFILE_GROUP for override in points[0].overrides)
     if profile not in (None, "auto") and not used:
         raise UsageError(f"--profile {profile}: config {spec.config} has no profiles")
+    if spec.search is not None:
+        return Planned(spec, target, chosen if used else None, (), points)
     return Planned(spec, target, chosen if used else None, points)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +12,13 @@ from orchestrator import patches
 from orchestrator.ledger import Measurement
 from orchestrator.model import Estimate, Point
 from orchestrator.placement import MIB, forecast_pool
-from orchestrator.planning import Planned
+from orchestrator.planning import Planned, Target
 from orchestrator.preflight.calibrate import calibrated
 from orchestrator.preflight.forecast import NO_POOL, predict
 from orchestrator.preflight.models import ModelShape, known_shape, shape_from_config
 from orchestrator.preflight.workload import LookUp
+from orchestrator.search.points import trial_count
+from orchestrator.spec_model import SweepSpec
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,29 @@ def with_predictions(planned: Planned, root: Path, measurements: Sequence[Measur
         root: the state folder, for models that lie below it.
         measurements: what earlier attempts were seen to take.
     """
-    pools = {name: planned.target.pools[name] for name in planned.target.ladder}
+    predicted = predictor(planned.spec, planned.target, root, measurements)
+    points, probes = (tuple(predicted(point) for point in points) for points in (planned.points, planned.probes))
+    return replace(planned, points=points, probes=probes)
+
+
+def predictor(
+    spec: SweepSpec, target: Target, root: Path, measurements: Sequence[Measurement] = ()
+) -> Callable[[Point], Point]:
+    """What gives a point what it will take; arguments as in `with_predictions`."""
+    pools = {name: target.pools[name] for name in target.ladder}
     cards = {name: pool.memory_mib for name, pool in pools.items()}
     in_bytes = {name: None if mib is None else mib * MIB for name, mib in cards.items()}
-    shape_of = model_shapes(root, planned.spec.preflight.model)
+    shape_of = model_shapes(root, spec.preflight.model)
 
     def predicted(point: Point) -> Point:
         formula = predict(point.config, in_bytes, shape_of)
         for name, pool in pools.items():
-            if patch := patches.of_pool(pool, point.config, planned.spec.alias):
+            if patch := patches.of_pool(pool, point.config, spec.alias):
                 there = predict(patches.apply(point.config, patch), {name: in_bytes[name]}, shape_of).formula
                 formula = replace(formula, formula={**formula.formula, **there}, on={**formula.on, **there})
         return replace(point, predicted=calibrated(formula, list(cards) or [NO_POOL], measurements))
 
-    return replace(planned, points=tuple(predicted(point) for point in planned.points))
+    return predicted
 
 
 def model_shapes(root: Path, named: str | None = None) -> LookUp:
@@ -80,8 +91,10 @@ def first_pool(planned: Planned, point: Point) -> str | None:
 
 
 def sweep_gpu_hours(planned: Planned) -> GpuHours:
-    """Of one attempt for each point, on the pool where it would start."""
+    """Of one attempt for each point, on the pool where it would start; of a search, as its corners say."""
     spec = planned.spec
+    if spec.search is not None:
+        return _search_gpu_hours(planned, trial_count(spec))
     gpus = spec.resources.gpus if planned.target.pools else 0
     times = [_seconds(planned, point) for point in planned.points]
     known = [time for time in times if time is not None]
@@ -93,6 +106,21 @@ def sweep_gpu_hours(planned: Planned) -> GpuHours:
         expected = Estimate(value, low, high, known[0].basis if known else "shapes")
     limit = spec.resources.time_s
     return GpuHours(expected, None if limit is None else len(times) * gpus * limit / 3600)
+
+
+def _search_gpu_hours(planned: Planned, trials: int) -> GpuHours:
+    """A trial takes between the least and the most that its corners take; each configuration is run once."""
+    spec = planned.spec
+    gpus = spec.resources.gpus if planned.target.pools else 0
+    times = [_seconds(planned, point) for point in planned.probes]
+    known = [time for time in times if time is not None]
+    each, expected = trials * gpus / 3600, None
+    if known and len(known) == len(times):
+        value = sum(time.value for time in known) / len(known)
+        low, high = min(time.low for time in known), max(time.high for time in known)
+        expected = Estimate(value * each, low * each, high * each, known[0].basis)
+    limit = spec.resources.time_s
+    return GpuHours(expected, None if limit is None else each * limit)
 
 
 def _seconds(planned: Planned, point: Point) -> Estimate | None:

@@ -243,5 +243,8 @@ def sweep_state(row: SweepRow, view: View) -> str:
         return "stopped"
     if not view.finished:
         return "running"
-    bad = [point for point in view.points if point.state not in (PointState.SUCCEEDED, PointState.SKIPPED)]
+    bad = [point for point in view.points if point.state not in _FINE]
     return "failed" if bad else "succeeded"
+
+
+_FINE = (PointState.SUCCEEDED, PointState.SKIPPED, PointState.PRUNED)

@@ -94,4 +94,5 @@ def _keys_beside(path: KeyPath) -> list[str]:
     model: Any = SweepSpec
     for key in path[:-1]:
         model = get_args(model)[0] if isinstance(key, int) else model.model_fields[key].annotation
+        model = next((part for part in get_args(model) if hasattr(part, "model_fields")), model)
     return list(model.model_fields)

@@ -16,6 +16,7 @@ from orchestrator import units
 from orchestrator.errors import SpecError
 from orchestrator.model import Pool, Resources, Scalar, Verdict
 from orchestrator.runai_spec import RunaiSpec
+from orchestrator.search.spec import SearchSpec
 from orchestrator.spec_parts import Part
 from orchestrator.spec_parts import SecretSpec as SecretSpec
 from orchestrator.yaml_source import KeyPath, Source
@@ -245,11 +246,6 @@ class TriageSpec(Part):
     """Compared before the built-in ones."""
 
 
-def _no_search(value: Any) -> None:
-    if value is not None:
-        raise ValueError("search is not supported by this version; write null or leave it out")
-
-
 class SweepSpec(Part):
     """One sweep. `model_dump()` and `model_validate()` are inverse: the store keeps it that way."""
 
@@ -278,15 +274,16 @@ class SweepSpec(Part):
     preflight: PreflightSpec = PreflightSpec()
     notify: NotifySpec = NotifySpec()
     runai: RunaiSpec = RunaiSpec()
-    search: Annotated[None, BeforeValidator(_no_search)] = None
+    search: SearchSpec | None = None
 
     _source: Source | None = PrivateAttr(default=None)
 
     @property
     def axes(self) -> dict[str, tuple[Scalar, ...]]:
-        """Every swept name with its values: parameters, then the columns of `zip`, then replicates."""
+        """Every swept name with its values: parameters, the columns of `zip`, replicates, then what is searched."""
         columns = {name: values for group in self.zip.values() for name, values in group.items()}
-        return {**self.parameters, **columns, **self.replicates}
+        searched = {name: domain.corners() for name, domain in (self.search.domains if self.search else {}).items()}
+        return {**searched, **self.parameters, **columns, **self.replicates}
 
     def place(self, name: str) -> KeyPath:
         """Where a parameter is declared, for error messages."""
@@ -296,6 +293,8 @@ class SweepSpec(Part):
         for index, point in enumerate(self.include):
             if name in point and name not in self.axes:
                 return ("include", index, name)
+        if self.search and name in self.search.params and name not in self.parameters:
+            return ("search", "params", name)
         return ("replicates" if name in self.replicates else "parameters", name)
 
     def target(self, name: str) -> str:

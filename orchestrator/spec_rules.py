@@ -14,6 +14,7 @@ from orchestrator.model import Scalar
 from orchestrator.naming import BUILT_IN, placeholders
 from orchestrator.overrides import assignment, override_key
 from orchestrator.preflight.models import KNOWN, known_shape
+from orchestrator.search.rules import search_rules
 from orchestrator.spec_model import DEFAULT_ALIAS, RETRY_BUDGETS, SweepSpec
 from orchestrator.suggest import did_you_mean, nearest
 from orchestrator.yaml_source import KeyPath
@@ -78,6 +79,8 @@ def _axis_places(spec: SweepSpec) -> Iterator[tuple[KeyPath, str]]:
     for group, columns in spec.zip.items():
         yield from ((("zip", group, name), name) for name in columns)
     yield from ((("replicates", name), name) for name in spec.replicates)
+    searched = spec.search.params if spec.search else ()
+    yield from ((("search", "params", name), name) for name in searched if name not in spec.parameters)
 
 
 def _aliases(spec: SweepSpec) -> Iterator[SpecError]:
@@ -305,4 +308,5 @@ _RULES: tuple[Rule, ...] = (
     _budget,
     _preflight,
     _patterns,
+    search_rules,
 )

@@ -32,13 +32,14 @@ from orchestrator.model import (
 )
 from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, prediction_text, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
+from orchestrator.store.trials import TrialTables
 
 BUSY_TIMEOUT_S = 30
 
 _ATTEMPT_COLUMNS = [column for column in attempts.c if column is not attempts.c.evidence]
 
 
-class Store:
+class Store(TrialTables):
     """All durable state of all sweeps under one root."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -66,7 +67,7 @@ class Store:
             if engine.dialect.name == "sqlite":
                 _prepare_sqlite(engine)
             _create(engine)
-            _say_plainly(engine)  # from here on
+            say_plainly(engine)  # from here on
         except (sa.exc.SQLAlchemyError, OSError) as error:
             where = engine_name(url) if url else str(path)
             raise StoreError(f"cannot open the database {where}: {getattr(error, 'orig', None) or error}") from error
@@ -81,7 +82,8 @@ class Store:
         """Create a sweep, or bring a known one up to the sweep file.
 
         Points that are new are planned; points that the file no longer has are skipped unless they already ran; a point
-        that is back is planned again. Nothing that ran is touched.
+        that is back is planned again. Nothing that ran is touched. The points of a search are those of its trials, which
+        come with `put_trial`: none of them is skipped here.
         """
         with self._write() as db:
             values = dataclasses.asdict(sweep)
@@ -96,13 +98,12 @@ class Store:
                     .where(sweeps.c.name == sweep.name)
                     .values({key: value for key, value in values.items() if key not in keep})
                 )
-            self._put_points(db, sweep.name, sweep_points)
+            self._begin_search(db, sweep.name)
+            self._put_points(db, sweep.name, sweep_points, keep=bool(sweep.spec.get("search")))
 
-    def _put_points(self, db: Connection, sweep: str, wanted: Sequence[Point]) -> None:
+    def _put_points(self, db: Connection, sweep: str, wanted: Sequence[Point], keep: bool = False) -> None:
         known = {row.id: row for row in self._points(db, sweep)}
-        new = [point for point in wanted if point.id not in known]
-        if new:
-            db.execute(points.insert(), [_point_values(sweep, point) for point in new])
+        self._insert_points(db, sweep, [point for point in wanted if point.id not in known])
         for point in wanted:
             row = known.get(point.id)
             if row is None:
@@ -114,8 +115,14 @@ class Store:
                 self._move_point(db, row, PointState.READY, "the sweep was started again")
         ids = {point.id for point in wanted}
         for row in known.values():
-            if row.id not in ids and row.state in (PointState.PLANNED, PointState.READY):
+            if keep and row.state is PointState.BLOCKED:
+                self._move_point(db, row, PointState.READY, "the sweep was started again")
+            elif not keep and row.id not in ids and row.state in (PointState.PLANNED, PointState.READY):
                 self._move_point(db, row, PointState.SKIPPED, "no longer in the sweep file")
+
+    def _insert_points(self, db: Connection, sweep: str, new: Sequence[Point]) -> None:
+        if new:
+            db.execute(points.insert(), [_point_values(sweep, point) for point in new])
 
     def sweep_names(self) -> list[str]:
         """Newest first."""
@@ -202,6 +209,7 @@ class Store:
                 return False
             mine = (attempts.c.sweep == point.sweep, attempts.c.point == point.id)
             db.execute(attempts.update().where(*mine).values(superseded=True))
+            self._reopen_trials(db, point.sweep, point.id)
             db.execute(sweeps.update().where(sweeps.c.name == point.sweep).values(finished_at=None, stop_reason=None))
             return True
 
@@ -299,6 +307,7 @@ class Store:
         must not be tried again.
         """
         with self._write() as db:
+            self._end_search(db, sweep)
             for point in self._points(db, sweep):
                 if point.state in (PointState.PLANNED, PointState.READY):
                     self._move_point(db, point, PointState.CANCELLED, "cancelled before it started")
@@ -377,7 +386,7 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _say_plainly(engine: Engine) -> None:
+def say_plainly(engine: Engine) -> None:
     """A full disk, a lock that nobody gives back, a lost server: the user's to read, from whatever statement."""
 
     place = engine.url.database if engine.dialect.name == "sqlite" else engine.url.render_as_string(hide_password=True)
@@ -392,13 +401,21 @@ def _say_plainly(engine: Engine) -> None:
 def _create(engine: Engine) -> None:
     with engine.execution_options(write=True).begin() as db:
         metadata.create_all(db)
-        found = db.scalar(sa.select(meta.c.value).where(meta.c.key == "schema"))
-        if found is None:
+        if schema_of(db) is None:
             db.execute(meta.insert().values(key="schema", value=SCHEMA_VERSION))
-        elif found != SCHEMA_VERSION:
-            raise StoreError(
-                f"the database is of schema version {found}, this program reads {SCHEMA_VERSION}; use another --root"
-            )
+        check_schema(db)
+
+
+def schema_of(db: Connection) -> str | None:
+    return cast("str | None", db.scalar(sa.select(meta.c.value).where(meta.c.key == "schema")))
+
+
+def check_schema(db: Connection) -> None:
+    """Raises: StoreError: another version of this program made the database."""
+    if (found := schema_of(db)) != SCHEMA_VERSION:
+        raise StoreError(
+            f"the database is of schema version {found}, this program reads {SCHEMA_VERSION}; use another --root"
+        )
 
 
 def _point(sweep: str, point_id: str) -> sa.Update:

@@ -101,6 +101,32 @@ attempts = Table(
     ForeignKeyConstraint(["sweep", "point"], ["points.sweep", "points.id"]),
 )
 
+trials = Table(
+    "trials",
+    metadata,
+    Column("sweep", String(60), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("point", String(20)),  # several trials may have one; none where the sweep file excludes the parameters
+    Column("params", JSON, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("values", JSON),
+    Column("constraints", JSON, nullable=False),
+    Column("reason", Text),
+    Column("pruned_at", Integer),
+    Column("saved_s", Float),
+    Column("asked_at", Float, nullable=False),
+    Column("told_at", Float),
+    PrimaryKeyConstraint("sweep", "number"),
+    ForeignKeyConstraint(["sweep", "point"], ["points.sweep", "points.id"]),
+)
+
+ended_searches = Table(
+    "ended_searches",
+    metadata,
+    Column("sweep", String(60), primary_key=True),  # asks for no more trials until the sweep is started again
+    ForeignKeyConstraint(["sweep"], ["sweeps.name"]),
+)
+
 events = Table(
     "events",
     metadata,

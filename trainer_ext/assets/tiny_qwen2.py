@@ -39,8 +39,12 @@ def make_tokenizer() -> Any:
     return tokenizer
 
 
-def make_model(seed: int) -> Any:
-    """107 thousand float32 parameters; equal seeds give equal weights, and the global generator stays as it was."""
+def make_model(seed: int, width: int = 64) -> Any:
+    """107 thousand float32 parameters; equal seeds give equal weights, and the global generator stays as it was.
+
+    Args:
+        width: of the hidden states, a multiple of 8; the MLP is twice as wide.
+    """
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
@@ -48,8 +52,8 @@ def make_model(seed: int) -> Any:
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -65,7 +69,7 @@ def make_model(seed: int) -> Any:
     return model
 
 
-def make(folder: Path, seed: int) -> None:
+def make(folder: Path, seed: int, width: int = 64) -> None:
     """Write model and tokenizer."""
     make_tokenizer().save_pretrained(folder)
-    make_model(seed).save_pretrained(folder)
+    make_model(seed, width).save_pretrained(folder)
