@@ -120,6 +120,11 @@ class RootPaths:
         """Optuna's memory of the sweep's search."""
         return self.sweep(sweep) / "search.journal"
 
+    @property
+    def templates(self) -> Path:
+        """The user's own templates of sections of the report."""
+        return self.root / "templates"
+
     def report(self, sweep: str) -> Path:
         return self.sweep(sweep) / "report.md"
 

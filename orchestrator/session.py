@@ -32,8 +32,8 @@ from orchestrator.paths import RootPaths
 from orchestrator.planning import Planned, find_target, limits, retry_rules
 from orchestrator.progress import Pulse
 from orchestrator.recording import Recorder, sweep_end, sweep_record
+from orchestrator.reporting import write_report
 from orchestrator.sinks.base import Sink
-from orchestrator.snapshot import write_report
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from trainer_ext.records import Heartbeat

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow, View
@@ -16,7 +15,6 @@ from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json, words
 from orchestrator.triage.evidence import Evidence, NpzFacts
-from reports.report import render
 from reports.snapshot import (
     AttemptSnapshot,
     ChangesSnapshot,
@@ -28,18 +26,9 @@ from reports.snapshot import (
     SweepSnapshot,
     parse_changes,
 )
-from trainer_ext.records import write_atomic
 
 MOST_ERRORS = 5
 """Failures in a log that a snapshot names."""
-
-
-def write_report(store: Store, paths: RootPaths, sweep: str) -> Path:
-    """Draw `report.md` from what is stored; the same store gives the same bytes."""
-    path = paths.report(sweep)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, render(sweep_snapshot(store, paths, sweep)))
-    return path
 
 
 def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:

@@ -22,7 +22,7 @@ from orchestrator.cli.arguments import (
 from orchestrator.cli.driving import near
 from orchestrator.paths import RootPaths
 from orchestrator.reclassify import Change, Reclassified, reclassify
-from orchestrator.snapshot import write_report
+from orchestrator.reporting import write_report
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store

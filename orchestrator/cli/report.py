@@ -3,24 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+from pathlib import Path
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
 from orchestrator.cli.driving import near
-from orchestrator.snapshot import sweep_snapshot, write_report
-from reports.report import render
+from orchestrator.errors import UsageError
+from orchestrator.git_changes import read_changes
+from orchestrator.paths import RootPaths
+from orchestrator.reporting import draw_report, own_templates, write_files
+from orchestrator.snapshot import sweep_snapshot
+from orchestrator.store import Store
+from reports.snapshot import SweepSnapshot
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sweep_name(parser)
     parser.add_argument("--stdout", action="store_true", help="print it instead of writing report.md")
+    parser.add_argument("--html", action="store_true", help="write report.html as well: one page with its plots in it")
+    parser.add_argument(
+        "--base", metavar="COMMIT", help="show the files changed since then, not since the sweep before"
+    )
+    parser.add_argument(
+        "--templates",
+        metavar="DIR",
+        type=Path,
+        help="your own <section>.md.j2 (besides templates/ in the state folder)",
+    )
     add_root(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     paths, store = open_existing(args)
     name = sweep_name(args, store)
+    templates = [*([args.templates] if args.templates else []), *own_templates(paths)]
+    snapshot = _snapshot(store, paths, name, args.base)
     if args.stdout:
-        print(render(sweep_snapshot(store, paths, name)), end="")
+        print(draw_report(snapshot, templates), end="")
     else:
-        print(near(write_report(store, paths, name)))
+        path = write_files(snapshot, paths.report(name), templates, html=args.html)
+        print(near(path.with_suffix(".html") if args.html else path))
     return 0
+
+
+def _snapshot(store: Store, paths: RootPaths, name: str, base: str | None) -> SweepSnapshot:
+    """The sweep, with what changed since `base` where that is named.
+
+    Raises:
+        UsageError: the sweep ran outside a repository, or git knows no such commit.
+    """
+    snapshot = sweep_snapshot(store, paths, name)
+    if base is None:
+        return snapshot
+    if snapshot.git is None:
+        raise UsageError(f"{name} was started outside a git repository: there is nothing to compare with {base}")
+    folder = Path(snapshot.spec_path or ".").resolve().parent
+    folder = folder if folder.is_dir() else Path.cwd()
+    changes = read_changes(folder, base, snapshot.git.commit)
+    if changes is None:
+        raise UsageError(
+            f"git in {folder} does not know both {base} and {snapshot.git.commit[:10]}, the commit that {name} ran"
+        )
+    return dataclasses.replace(snapshot, changes=changes)

@@ -7,7 +7,8 @@ from pathlib import Path
 from orchestrator.backends.base import JobRequest
 from orchestrator.backends.fake import Play, always
 from orchestrator.backends.fake_files import fail
-from orchestrator.snapshot import sweep_snapshot, write_report
+from orchestrator.reporting import write_report
+from orchestrator.snapshot import sweep_snapshot
 from tests.orchestrator.driving import Rehearsal, point
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.35 GiB.\n"

@@ -171,9 +171,9 @@ def test_attempts_appear_only_where_a_point_took_more_than_one(factor_sweep: Swe
     )
     report = render(with_points(factor_sweep, attempts=tries))
     body = report.split("### Attempts")[1].split("\n### ")[0]
-    assert "| `infl-excl-perprompt` | 1 | `h100` |  | `gpu_oom` | code 1 | CUDA out of memory | 3 min 20 s |" in body
-    assert "| `infl-excl-perprompt` | 2 | `h200` | more memory | `completed` | code 0 |  | 1 h 06 min |" in body
-    assert "| `infl-excl-allsel` | 1 | `h200` |  | `completed` |" in body, "every try of the sweep"
+    assert "| `infl-excl-perprompt` | 1 | `h100` | `gpu_oom` | code 1 | CUDA out of memory |  | 3 min 20 s |" in body
+    assert "| `infl-excl-perprompt` | 2 | `h200` | `completed` | code 0 |  | more memory | 1 h 06 min |" in body
+    assert "| `infl-excl-allsel` | 1 | `h200` | `completed` |" in body, "every try of the sweep"
     assert "1 took more than one attempt" in report
     assert "out of memory before, on a smaller pool: `infl-excl-perprompt`" in report
 

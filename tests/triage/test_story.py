@@ -21,7 +21,7 @@ from orchestrator.ledger import View
 from orchestrator.model import Point, PointState, Verdict
 from orchestrator.paths import AttemptPaths
 from orchestrator.recording import Recorder
-from orchestrator.snapshot import write_report
+from orchestrator.reporting import write_report
 from tests.orchestrator.driving import Rehearsal
 from tests.triage.gold import CORPUS
 from trainer_ext.records import AttemptSpec, MemorySample

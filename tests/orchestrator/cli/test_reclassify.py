@@ -11,7 +11,7 @@ import pytest
 from orchestrator.backends.fake import Play, always
 from orchestrator.backends.fake_files import fail
 from orchestrator.cli import main
-from orchestrator.snapshot import write_report
+from orchestrator.reporting import write_report
 from orchestrator.spec_model import SweepSpec
 from tests.orchestrator.driving import Rehearsal, point
 
