@@ -50,12 +50,12 @@ FILLS: tuple[Fill, ...] = (
     Fill("#D0D0D0", ""),
     Fill("#56B4E9", "///"),
     Fill("#0072B2", ""),
-    Fill("#F0E442", "..."),
+    Fill("#F0E442", "|||"),
     Fill("#D55E00", ""),
     Fill("#8FD9BF", "\\\\\\"),
     Fill("#882255", ""),
     Fill("#9E9E9E", "//"),
-    Fill("#FFFFFF", "..."),
+    Fill("#FFFFFF", "---"),
 )
 """Of areas that touch in this order."""
 
