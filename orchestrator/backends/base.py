@@ -70,6 +70,15 @@ class JobStatus:
     """Queued, and the scheduler will not start it unless somebody does something; `reason` says what is the matter."""
 
 
+@dataclass(frozen=True)
+class Sign:
+    """One thing that `doctor` looked at."""
+
+    check: str
+    ok: bool
+    detail: str
+
+
 class Backend(Protocol):
     name: str
 

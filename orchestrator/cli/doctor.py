@@ -8,14 +8,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
+from orchestrator.backends.base import Sign
 from orchestrator.cli.arguments import ENV_DATABASE, add_json, add_root, open_store, print_json
 from orchestrator.clock import SystemClock
-from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, OrchestratorError
+from orchestrator.errors import EXIT_SOME_FAILED, EXIT_SUCCEEDED, EnvironmentProblem, OrchestratorError, UsageError
 from orchestrator.paths import RootPaths
 
 MIN_FREE_GIB = 5
@@ -43,8 +45,14 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--backend", choices=["slurm"], help="also try it with a job of a second; without it the cluster is only asked"
+        "--backend",
+        choices=["slurm", "runai"],
+        help="look at it too: Slurm with a job of a second, without which the cluster is only asked; Run:ai by asking",
     )
+    parser.add_argument(
+        "--deep", action="store_true", help="Run:ai: check what is assumed of it with a job of a minute"
+    )
+    parser.add_argument("--spec", type=Path, metavar="FILE", help="a sweep file, for its section `runai` and its pools")
     add_json(parser)
     add_root(parser)
 
@@ -60,12 +68,16 @@ def run(args: argparse.Namespace) -> int:
         lambda: _database(paths),
         _gpus,
     ]
-    findings = [check() for check in checks] + _slurm(paths, wanted=args.backend == "slurm")
+    if args.deep and args.backend != "runai":
+        raise UsageError("--deep belongs to --backend runai")
+    signs = chain(_slurm(paths, wanted=args.backend == "slurm"), _runai(paths, args) if args.backend == "runai" else ())
+    findings = []
+    for finding in chain((check() for check in checks), (Finding(sign.check, sign.ok, sign.detail) for sign in signs)):
+        findings.append(finding)
+        if not args.json:
+            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}", flush=True)
     if args.json:
         print_json([vars(finding) for finding in findings])
-    else:
-        for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.check}: {finding.detail}")
     return EXIT_SUCCEEDED if all(finding.ok for finding in findings) else EXIT_SOME_FAILED
 
 
@@ -147,12 +159,39 @@ def _gpus() -> Finding:
     return Finding("GPUs", True, ", ".join(f"{pool.gpus} x {pool.name}, {pool.memory_mib} MiB" for pool in pools))
 
 
-def _slurm(paths: RootPaths, *, wanted: bool) -> list[Finding]:
+def _slurm(paths: RootPaths, *, wanted: bool) -> Iterable[Sign]:
     """Nothing on a machine without Slurm, unless it is asked for."""
     if not wanted and shutil.which("sinfo") is None:
-        return []
+        return ()
     from orchestrator.backends.slurm.checkup import look
     from orchestrator.backends.slurm.commands import run_command
 
-    signs = look(run_command, paths.root, SystemClock(), try_a_job=wanted)
-    return [Finding(sign.check, sign.ok, sign.detail) for sign in signs]
+    return look(run_command, paths.root, SystemClock(), try_a_job=wanted)
+
+
+def _runai(paths: RootPaths, args: argparse.Namespace) -> Iterator[Sign]:
+    """What Run:ai answers, and with `--deep` what a job there finds out."""
+    from orchestrator.backends.runai.backend import RunaiBackend
+    from orchestrator.backends.runai.checkup import look
+    from orchestrator.backends.runai.trial import Trial
+    from orchestrator.runai_spec import RunaiSpec
+    from orchestrator.spec import load
+
+    spec = load(args.spec, ["backend=runai"]) if args.spec else None
+    try:
+        backend = RunaiBackend.of(spec.runai if spec else RunaiSpec())
+    except EnvironmentProblem as error:
+        yield Sign("Run:ai settings", False, str(error))
+        return
+    pools = spec.pool_models() if spec else {}
+    are_fine = True
+    for sign in look(backend, paths.root, list(pools.values())):
+        are_fine &= sign.ok
+        yield sign
+    if args.deep and not are_fine:
+        yield Sign("trial job", False, "not tried: mend the above first")
+    elif args.deep:
+        ladder = spec.resources.ladder if spec else ()
+        pool = pools.get(ladder[0]) if ladder else next(iter(pools.values()), None)
+        gpus = 0 if spec is not None and not spec.resources.gpus else 1
+        yield from Trial(backend, paths.root, SystemClock(), pool, gpus).run()

@@ -53,7 +53,7 @@ class RunaiBackend:
         self, settings: Settings, client: Client, clock: Clock | None = None, patience: Patience = PATIENCE
     ) -> None:
         self.settings, self.client = settings, client
-        self._clock, self._patience = clock or SystemClock(), patience
+        self._clock, self.patience = clock or SystemClock(), patience
         self._project: Project | None = None
         self._since: dict[str, tuple[object, float]] = {}
         """Handle -> what was seen of it, and since when."""
@@ -178,9 +178,9 @@ class RunaiBackend:
         except (BackendError, UsageError) as error:
             raise Unobservable(str(error)) from error
         age_s = self._clock.now() - asked.time
-        if handle is None and 0 <= age_s < self._patience.settle_s:
+        if handle is None and 0 <= age_s < self.patience.settle_s:
             raise Unobservable(
-                f"no workload {asked.name} yet; a request may be under way for {self._patience.settle_s:g} s"
+                f"no workload {asked.name} yet; a request may be under way for {self.patience.settle_s:g} s"
             )
         return handle
 
@@ -280,7 +280,7 @@ class RunaiBackend:
         key = (row is None, (row or {}).get("phase"), folder.claimed, folder.outcome is None, folder.heartbeat_at)
         seen = Seen(row, folder, self._same_for_s(job.handle, key))
         self._note(job, row)
-        found = observation.judge(seen, self._patience)
+        found = observation.judge(seen, self.patience)
         if isinstance(found, Doubt):
             preempted = words.speaks_of_preemption(self.client, _id(job))
             return JobStatus(JobState.ENDED, reason="PREEMPTED") if preempted else found.otherwise
@@ -318,7 +318,7 @@ class RunaiBackend:
             self._insist(job, error)
         except BackendError as error:
             raise Unobservable(str(error)) from error
-        self._asked_to_end[job.handle] = now + self._patience.ask_again_s
+        self._asked_to_end[job.handle] = now + self.patience.ask_again_s
 
     def _insist(self, job: JobRef, refusal: Refused) -> None:
         """A refused suspension: nothing where the workload is over, else a deletion."""

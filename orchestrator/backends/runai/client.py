@@ -16,7 +16,7 @@ import httpx
 
 from orchestrator.backends.runai import faults
 from orchestrator.backends.runai.settings import Credentials
-from orchestrator.backends.runai.token import TokenSource
+from orchestrator.backends.runai.token import Token, TokenSource
 from orchestrator.clock import Clock
 from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable
 
@@ -76,9 +76,13 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def token_form(self) -> str:
-        """The path that gave the token; fetches one where there is none."""
-        return self._tokens.get().form
+    def token(self) -> Token:
+        """The token in use; fetches one where there is none.
+
+        Raises:
+            Unauthorized, Unobservable, EnvironmentProblem: there is none to be had.
+        """
+        return self._tokens.get()
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The parsed answer.

@@ -16,9 +16,17 @@ from orchestrator.errors import BackendError, Unobservable
 
 def address(domain: str, project: str, kind: Kind, name: str) -> str:
     """Where the log of a workload lies."""
-    host = domain if domain.startswith(("http://", "https://")) else f"https://{domain}"
     path = f"{quote(project)}/workloads/training/{kind.framework}/{quote(name)}"
-    return f"{host.rstrip('/')}/cluster-api/api/v1/{path}/logs/download"
+    return f"{_host(domain)}/cluster-api/api/v1/{path}/logs/download"
+
+
+def status_address(domain: str) -> str:
+    """What answers where the endpoint can be reached."""
+    return f"{_host(domain)}/cluster-api/status"
+
+
+def _host(domain: str) -> str:
+    return (domain if domain.startswith(("http://", "https://")) else f"https://{domain}").rstrip("/")
 
 
 def read(client: Client, project: Project, kind: Kind, name: str) -> bytes:

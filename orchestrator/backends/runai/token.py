@@ -30,6 +30,7 @@ class Token:
     """Seconds since the epoch."""
     form: str
     """The path that gave it."""
+    lives_s: float
 
 
 class TokenSource:
@@ -109,7 +110,7 @@ class TokenSource:
         ttl = data.get("expires_in", data.get("expiresIn"))
         lives_s = float(ttl) if isinstance(ttl, int | float) and ttl > 0 else DEFAULT_TTL_S
         self.secrets.add(value)
-        return Token(value, self._now() + max(lives_s - AHEAD_S, lives_s / 2), form)
+        return Token(value, self._now() + max(lives_s - AHEAD_S, lives_s / 2), form, lives_s)
 
 
 def _is_oauth_error(reply: httpx.Response) -> bool:

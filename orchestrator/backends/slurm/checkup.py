@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.backends.base import Sign
 from orchestrator.backends.slurm.cluster import Config, Partition, read_config, read_partitions
 from orchestrator.backends.slurm.commands import CommandRunner, CommandTimeout, ask
 from orchestrator.clock import Clock
@@ -16,15 +16,6 @@ from orchestrator.errors import Unobservable
 PATIENCE_S = 60.0
 """How long the trial job may wait for a node and run."""
 _LOOK_EVERY_S = 0.5
-
-
-@dataclass(frozen=True)
-class Sign:
-    """One thing that was looked at."""
-
-    check: str
-    ok: bool
-    detail: str
 
 
 def look(run: CommandRunner, root: Path, clock: Clock, *, try_a_job: bool) -> Iterator[Sign]:
