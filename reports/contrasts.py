@@ -111,7 +111,7 @@ class Grid:
         return ", ".join(self.key(point, *without))
 
     def _at(self, axis: str, level: Scalar) -> list[PointSnapshot]:
-        return [p for p in self.points if axis in p.parameters and _same(p.parameters[axis], level)]
+        return [p for p in self.points if axis in p.parameters and p.parameters[axis] == level]
 
 
 def compared(contrast: Contrast, measure: Measure) -> list[Compared]:
@@ -136,11 +136,6 @@ def pool_of(point: PointSnapshot) -> str | None:
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _same(one: Scalar, other: Scalar) -> bool:
-    """1 and true are two levels."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _names_points(snapshot: SweepSnapshot, axis: str) -> bool:
