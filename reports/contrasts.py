@@ -139,9 +139,8 @@ def listed(words: Sequence[str]) -> str:
 
 
 def _names_points(snapshot: SweepSnapshot, axis: str) -> bool:
-    """Every point has another word: a run's name, which explains nothing."""
-    values = [point.parameters.get(axis) for point in snapshot.points]
-    return all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
+    """Whether its levels are what the points are called: that explains nothing."""
+    return all(point.parameters.get(axis) == point.name for point in snapshot.points)
 
 
 def _number(value: Scalar) -> float:

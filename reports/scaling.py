@@ -24,6 +24,9 @@ QUANTITIES: tuple[tuple[str, metrics.Names], ...] = (
 _MOST_SETTINGS = 10
 """Settings of the other axes whose fits are shown; a sweep of more has them in its points' table."""
 
+_LEAST_ERROR = 5e-5
+"""Below it nobody wants the digits."""
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -90,9 +93,9 @@ def exponent(fit: PowerLaw | None) -> str:
     """-2.26 ± 0.13, -2.248 ± 0.003: the error's first digit is shown; without an error where there is none."""
     if fit is None:
         return ""
-    if not fit.error:
+    if fit.error is None:
         return f"{fit.exponent:.2f}"
-    decimals = min(max(2, -math.floor(math.log10(fit.error))), 6)
+    decimals = max(2, -math.floor(math.log10(fit.error))) if fit.error >= _LEAST_ERROR else 2
     return f"{fit.exponent:.{decimals}f} ± {fit.error:.{decimals}f}"
 
 

@@ -22,11 +22,10 @@ def scaling(grid: Grid) -> list[Finding]:
     for one in found[:_MOST_SHOWN]:
         where = f" ({code(one.setting)})" if one.setting else ""
         levels = f"{len(one.factors)} factors, {one.factors[0]:g} to {one.factors[-1]:g}"
-        sentence = (
-            f"**{code(_SOLVE)} grows with the factor to the {exponent(one.against_factor)}**{where}, over {levels}"
-        )
+        power = exponent(one.against_factor)
+        sentence = f"**{code(_SOLVE)} goes as the factor to the power {power}**{where}, over {levels}"
         if one.against_dim is not None:
-            sentence += f", that is with D to the {exponent(one.against_dim)}{_beside_cholesky(one.against_dim)}"
+            sentence += f"; as D to the power {exponent(one.against_dim)}{_beside_cholesky(one.against_dim)}"
         said.append(Finding(sentence + ".", metric_places(grid.points, timed_step(grid))))
     return said
 

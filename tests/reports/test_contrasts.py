@@ -56,7 +56,7 @@ def test_points_that_failed_or_ran_with_another_configuration_are_left_out() -> 
 
 
 def test_an_axis_that_only_names_the_runs_separates_nothing() -> None:
-    sweep = made_sweep([made_point({"run": f"run-{factor}", "factor": factor}) for factor in (64, 32)])
+    sweep = made_sweep([made_point({"run": f"f{factor}", "factor": factor}, name=f"f{factor}") for factor in (64, 32)])
     grid = Grid.of(sweep)
     assert grid.factors == ["factor"]
     assert len(grid.adjacent("factor")[0].pairs) == 1

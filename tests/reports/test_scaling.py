@@ -58,7 +58,8 @@ def test_the_section_says_where_an_error_cannot_be() -> None:
 def test_the_error_shows_its_first_digit() -> None:
     assert exponent(PowerLaw(-2.2487, 0.0038, 1.0, 3)) == "-2.249 ± 0.004"
     assert exponent(PowerLaw(-2.2487, 0.17, 1.0, 3)) == "-2.25 ± 0.17"
-    assert exponent(PowerLaw(-2.2487, 0.0, 1.0, 3)) == "-2.25"
+    assert exponent(PowerLaw(-2.2487, 1e-12, 1.0, 3)) == "-2.25 ± 0.00"
+    assert exponent(PowerLaw(-2.2487, None, 1.0, 2)) == "-2.25"
     assert exponent(None) == ""
 
 

@@ -1,0 +1,38 @@
+"""The section of key findings as a whole."""
+
+from __future__ import annotations
+
+from reports.report import render
+from reports.snapshot import SweepSnapshot
+from tests.reports.made import made_point, made_sweep
+
+
+def test_findings_are_numbered_and_each_names_where_its_figures_stand() -> None:
+    points = [
+        made_point({"factor": f}, {"step": s, "influence_trace/rows_emitted": 96}) for f, s in ((64, 100), (32, 200))
+    ]
+    lines = render(made_sweep(points), only={"findings"}).strip().splitlines()
+    assert lines[:2] == ["### Key Findings", ""]
+    assert lines[2].startswith("1. **`factor` 32 takes 2.0× the `step` of 64**")
+    assert lines[2].endswith("From `32/1/metrics.jsonl:1`, `64/1/metrics.jsonl:1`.")
+    assert lines[3].startswith("2. **All 2 points emitted 96 rows**")
+
+
+def test_a_sweep_that_shows_nothing_has_no_such_section() -> None:
+    assert render(made_sweep([made_point({"factor": 64})]), only={"findings"}) == "\n"
+    assert render(SweepSnapshot(name="empty"), only={"findings"}) == "\n"
+
+
+def test_equal_sweeps_give_equal_findings(factor_sweep: SweepSnapshot) -> None:
+    again = SweepSnapshot.from_json(factor_sweep.to_json())
+    assert render(factor_sweep, only={"findings"}) == render(again, only={"findings"})
+
+
+def test_names_from_a_run_stay_text() -> None:
+    points = [
+        made_point({"scope": scope}, {"step": 100 + 50 * place}, name=f"job {place}")
+        for place, scope in enumerate(("a|b", "<b>`x`"))
+    ]
+    drawn = render(made_sweep(points), only={"findings"})
+    assert r"`a\|b`" in drawn
+    assert "`` <b>`x` ``" in drawn
