@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,11 +17,18 @@ from orchestrator.backends.slurm.ticket import NEXT, STARTED
 from trainer_ext.records import write_atomic
 
 
-def run(attempt_dir: str, exec_: Callable[[str, list[str]], object] = os.execv) -> None:
+def run(
+    attempt_dir: str,
+    exec_: Callable[[str, list[str]], object] = os.execv,
+    environ: MutableMapping[str, str] = os.environ,
+) -> None:
     """Replace this process by the wrapper, so that the scheduler's signals reach it without anybody between."""
     folder = newest(Path(attempt_dir))
     with suppress(OSError), (folder / STARTED).open("x") as file:  # of two jobs, the first to come
-        file.write(job_id(os.environ))
+        file.write(job_id(environ))
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        # a cluster whose gres.conf detects no vendor names the cards to all of them, and verl's workers refuse two names
+        environ.pop("ROCR_VISIBLE_DEVICES", None)
     exec_(sys.executable, [sys.executable, "-m", "orchestrator.job", str(folder)])
 
 

@@ -48,3 +48,13 @@ def test_of_two_jobs_of_one_attempt_the_first_is_remembered(tmp_path):
 def test_ids_are_written_as_squeue_writes_them():
     assert job_id({"SLURM_JOB_ID": "17"}) == "17"
     assert job_id({"SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}) == "17_3"
+
+
+def test_the_cards_keep_one_name(tmp_path):
+    (folder,) = folders(tmp_path, 1)
+    nvidia = {"CUDA_VISIBLE_DEVICES": "0,1", "ROCR_VISIBLE_DEVICES": "0,1"}
+    run(str(folder), lambda *_: None, nvidia)
+    assert nvidia == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    amd = {"ROCR_VISIBLE_DEVICES": "0,1"}
+    run(str(folder), lambda *_: None, amd)
+    assert amd == {"ROCR_VISIBLE_DEVICES": "0,1"}
