@@ -59,7 +59,11 @@ def statistics(values: Sequence[float | None], least_decimals: int = 2) -> list[
     magnitudes = [abs(value) for value in values if value is not None and value and math.isfinite(value)]
     decimals = max(least_decimals, _decimals(min(magnitudes))) if magnitudes else least_decimals
     pattern = ",.2e" if decimals > _MOST_DECIMALS else f",.{decimals}f"
-    return ["" if value is None else _NONFINITE.get(str(value), format(value, pattern)) for value in values]
+    zero = "0" if pattern.endswith("e") else format(0.0, pattern)
+    return [
+        "" if value is None else _NONFINITE.get(str(value), format(value, pattern) if value else zero)
+        for value in values
+    ]
 
 
 def duration(value: float) -> str:

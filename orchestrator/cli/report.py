@@ -11,7 +11,7 @@ from orchestrator.cli.driving import near
 from orchestrator.errors import UsageError
 from orchestrator.git_changes import read_changes
 from orchestrator.paths import RootPaths
-from orchestrator.reporting import draw_report, own_templates, write_files
+from orchestrator.reporting import draw_report, own_templates, write_snapshot
 from orchestrator.snapshot import sweep_snapshot
 from orchestrator.store import Store
 from reports.snapshot import SweepSnapshot
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.stdout:
         print(draw_report(snapshot, templates), end="")
     else:
-        path = write_files(snapshot, paths.report(name), templates, html=args.html)
+        path = write_snapshot(snapshot, paths.report(name), templates, html=args.html)
         print(near(path.with_suffix(".html") if args.html else path))
     return 0
 

@@ -38,7 +38,15 @@ def axis_values(snapshot: SweepSnapshot, axis: str) -> list[str]:
 
 
 def varying_axes(snapshot: SweepSnapshot) -> list[str]:
-    return [axis for axis in snapshot.axes if len(axis_values(snapshot, axis)) > 1]
+    """Axes with several values; not those that only give each point a name, where others vary."""
+    varying = [axis for axis in snapshot.axes if len(axis_values(snapshot, axis)) > 1]
+    return [axis for axis in varying if not _names_points(snapshot, axis)] or varying
+
+
+def _names_points(snapshot: SweepSnapshot, axis: str) -> bool:
+    """Every point has another word: a run's name, which explains nothing."""
+    values = [point.parameters.get(axis) for point in snapshot.points]
+    return all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
 
 
 def fixed_settings(snapshot: SweepSnapshot) -> list[str]:

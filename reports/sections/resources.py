@@ -54,7 +54,7 @@ def _taken(points: Sequence[PointSnapshot]) -> list[Column]:
         Column("Card (GiB)", [gib(point.card_bytes) if point.card_bytes else "" for point in points], numeric=True),
         Column("Peak of the card", [_of_the_card(point) for point in points], numeric=True),
         Column("Host peak (GiB)", host.cells, numeric=True),
-        Column("Node in use (GiB)", [gib(value * GIB) if value else "" for value in node], numeric=True),
+        Column("Host memory (whole node, GiB)", [gib(value * GIB) if value else "" for value in node], numeric=True),
         Column(
             "Job (s)", [seconds(value) if (value := job_seconds(p)) is not None else "" for p in points], numeric=True
         ),

@@ -106,7 +106,7 @@ def _rows_emitted(ran: Sequence[PointSnapshot]) -> Check | None:
 
 
 def _captured(ran: Sequence[PointSnapshot]) -> Check | None:
-    return _series_check("Response tokens captured", ran, metrics.CAPTURED, lambda value: value > 0, _counts)
+    return _series_check("Captured response tokens", ran, metrics.CAPTURED, lambda value: value > 0, _counts)
 
 
 def _timings(ran: Sequence[PointSnapshot]) -> Check | None:
