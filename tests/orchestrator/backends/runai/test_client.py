@@ -1,0 +1,276 @@
+"""The client over a transport that answers what a test says: what is sent again, what never is, and what an answer means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from orchestrator.backends.runai.client import WAITS_S, Client
+from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
+from orchestrator.backends.runai.settings import Credentials
+from orchestrator.backends.runai.token import V1, V2
+from orchestrator.clock import FakeClock
+from orchestrator.errors import Deferred, OrchestratorError, SubmitUncertain, Unobservable
+
+SECRET = "s3cr3t-of-the-account"
+WORKLOADS = "/api/v1/workloads"
+Answer = httpx.Response | Exception
+
+
+def ok(body: object = None, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json={} if body is None else body)
+
+
+def error(status: int, message: str = "no", **more: object) -> httpx.Response:
+    return httpx.Response(status, json={"code": status, "message": message, **more})
+
+
+@dataclass
+class Server:
+    """Answers in order, the last one for ever; tokens it gives by itself."""
+
+    answers: list[Answer] = field(default_factory=lambda: [ok()])
+    token: Callable[[httpx.Request], httpx.Response] | None = None
+    asked: list[httpx.Request] = field(default_factory=list)
+    tokens: list[httpx.Request] = field(default_factory=list)
+    ttl: int = 3600
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path in (V1, V2):
+            self.tokens.append(request)
+            return self.token(request) if self.token else self._token(request)
+        self.asked.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
+
+    def _token(self, request: httpx.Request) -> httpx.Response:
+        value = f"jwt-{len(self.tokens)}"
+        if request.url.path == V2:
+            return ok({"access_token": value, "expires_in": self.ttl, "token_type": "Bearer"})
+        return ok({"accessToken": value, "expiresIn": self.ttl})
+
+
+def client_of(server: Server, clock: FakeClock | None = None) -> Client:
+    transport = httpx.MockTransport(server)
+    return Client(
+        "http://runai.test", lambda: Credentials("account", SECRET), clock or FakeClock(), transport=transport
+    )
+
+
+# ---- what is sent again ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "first", [error(503), error(429), error(500), httpx.ReadTimeout("slow"), httpx.ConnectError("no")]
+)
+def test_a_get_is_repeated_after_no_answer_or_a_server_in_trouble(first: Answer) -> None:
+    server = Server([first, ok({"workloads": []})])
+    assert client_of(server).get(WORKLOADS) == {"workloads": []}
+    assert len(server.asked) == 2
+
+
+def test_a_get_gives_up_after_some_tries_and_says_that_nothing_is_known() -> None:
+    server, clock = Server([error(503, "Please try again in few minutes.")]), FakeClock()
+    began = clock.now()
+    with pytest.raises(Unobservable, match="Please try again in few minutes"):
+        client_of(server, clock).get(WORKLOADS)
+    assert len(server.asked) == len(WAITS_S) + 1
+    assert clock.now() - began == sum(WAITS_S)
+
+
+def test_retry_after_is_followed_within_reason() -> None:
+    clock = FakeClock()
+    slow = httpx.Response(429, headers={"Retry-After": "7"}, json={})
+    absurd = httpx.Response(429, headers={"Retry-After": "86400"}, json={})
+    began = clock.now()
+    client_of(Server([slow, absurd, ok()]), clock).get(WORKLOADS)
+    assert clock.now() - began == 7 + 30
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_a_positive_no_is_not_repeated(status: int) -> None:
+    server = Server([error(status)])
+    with pytest.raises(Refused):
+        client_of(server).get(WORKLOADS)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [
+        (error(503), SubmitUncertain),
+        (error(500), SubmitUncertain),
+        (httpx.ReadTimeout("slow"), SubmitUncertain),
+        (httpx.RemoteProtocolError("cut"), SubmitUncertain),
+        (httpx.WriteError("cut"), SubmitUncertain),
+        (httpx.ConnectError("refused"), Deferred),
+        (httpx.ConnectTimeout("nobody"), Deferred),
+        (error(429), Deferred),
+        (error(400), Refused),
+        (error(403), Refused),
+        (error(404), NotFound),
+        (httpx.Response(302, headers={"Location": "/login"}), Refused),
+    ],
+)
+def test_a_post_goes_out_once_whatever_comes_of_it(answer: Answer, meaning: type[Exception]) -> None:
+    server = Server([answer])
+    with pytest.raises(meaning):
+        client_of(server).post(WORKLOADS, {"name": "x"})
+    assert len(server.asked) == 1
+
+
+def test_a_post_without_a_token_was_never_sent() -> None:
+    server = Server(token=lambda _: error(503))
+    with pytest.raises(Deferred):
+        client_of(server).post(WORKLOADS, {})
+    assert server.asked == []
+
+
+# ---- tokens ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_request_has_oauths_form_and_is_made_once() -> None:
+    server = Server()
+    client = client_of(server)
+    client.get(WORKLOADS)
+    client.get(WORKLOADS)
+    (asked,) = server.tokens
+    assert asked.url.path == V2
+    assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert dict(httpx.QueryParams(asked.content.decode())) == {
+        "grant_type": "client_credentials",
+        "client_id": "account",
+        "client_secret": SECRET,
+    }
+    assert server.asked[1].headers["authorization"] == "Bearer jwt-1"
+
+
+@pytest.mark.parametrize(
+    "missing", [error(404), error(405), error(401, "Issuer is not familiar."), httpx.Response(404, text="<p>")]
+)
+def test_where_there_is_no_oauth_form_the_older_one_is_used(missing: httpx.Response) -> None:
+    server = Server()
+    server.token = lambda request: missing if request.url.path == V2 else server._token(request)
+    client = client_of(server)
+    client.get(WORKLOADS)
+    assert client.token().form == V1
+    assert json.loads(server.tokens[-1].content) == {
+        "grantType": "client_credentials",
+        "clientID": "account",
+        "clientSecret": SECRET,
+    }
+
+
+def test_refused_credentials_are_said_to_be_so_and_not_tried_in_another_form() -> None:
+    server = Server(
+        token=lambda _: httpx.Response(401, json={"error": "invalid_client", "error_description": "unknown"})
+    )
+    with pytest.raises(Unauthorized, match="the credentials are refused: invalid_client; unknown"):
+        client_of(server).get(WORKLOADS)
+    assert len(server.tokens) == 1
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_revoked_token_is_replaced_once(method: str) -> None:
+    server = Server([error(401), ok({"fine": True})])
+    assert getattr(client_of(server), method)(WORKLOADS) == {"fine": True}
+    assert [request.headers["authorization"] for request in server.asked] == ["Bearer jwt-1", "Bearer jwt-2"]
+
+
+def test_a_second_401_is_the_answer() -> None:
+    server = Server([error(401)])
+    with pytest.raises(Unauthorized):
+        client_of(server).post(WORKLOADS, {})
+    assert len(server.asked) == 2
+
+
+def test_a_token_is_renewed_a_minute_before_its_end() -> None:
+    server, clock = Server(ttl=600), FakeClock()
+    client = client_of(server, clock)
+    client.get(WORKLOADS)
+    clock.sleep(539)
+    client.get(WORKLOADS)
+    assert len(server.tokens) == 1
+    clock.sleep(2)
+    client.get(WORKLOADS)
+    assert len(server.tokens) == 2
+
+
+def test_the_secret_is_read_anew_for_each_token() -> None:
+    server, clock, secrets = Server(ttl=120), FakeClock(), iter(["old", "new"])
+    client = Client(
+        "http://runai.test",
+        lambda: Credentials("account", next(secrets)),
+        clock,
+        transport=httpx.MockTransport(server),
+    )
+    client.get(WORKLOADS)
+    clock.sleep(100)
+    client.get(WORKLOADS)
+    assert [b"new" in request.content for request in server.tokens] == [False, True]
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_refusal_names_call_status_message_details_and_the_sites_policy() -> None:
+    issues = [{"field": "spec.image", "rule": "options", "details": "not an approved image"}]
+    server = Server([error(400, "Validation failed", details="1 issue", complianceIssues=issues)])
+    with pytest.raises(Refused) as caught:
+        client_of(server).post("/api/v1/workloads/trainings", {})
+    for words in ("POST /api/v1/workloads/trainings", "400", "Validation failed", "1 issue", "spec.image", "approved"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_server_that_repeats_what_it_was_told_does_not_get_the_secret_into_a_message(
+    status: int, method: str
+) -> None:
+    server = Server([error(status, f"bad token jwt-1 of {SECRET}")])
+    with pytest.raises(OrchestratorError) as caught:
+        getattr(client_of(server), method)(WORKLOADS)
+    shown = f"{caught.value} {caught.value!r} {vars(caught.value)}"
+    assert SECRET not in shown
+    assert "jwt-1" not in shown
+    assert "***" in shown
+
+
+def test_refused_credentials_do_not_repeat_the_secret() -> None:
+    told = {"error": "invalid_client", "error_description": f"no account with {SECRET}"}
+    with pytest.raises(Unauthorized) as caught:
+        client_of(Server(token=lambda _: httpx.Response(400, json=told))).get(WORKLOADS)
+    assert SECRET not in str(caught.value)
+
+
+def test_nothing_that_holds_a_secret_shows_it() -> None:
+    client = client_of(Server())
+    assert SECRET not in repr(Credentials("account", SECRET))
+    assert "jwt" not in repr(client.token())
+
+
+@pytest.mark.parametrize("body", ["<html>maintenance</html>", "", "[1, 2"])
+def test_an_answer_that_is_no_json_is_no_observation(body: str) -> None:
+    with pytest.raises(Unobservable):
+        client_of(Server([httpx.Response(200, text=body)])).get(WORKLOADS)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "taken"),
+    [
+        (409, "conflict", True),
+        (400, "workload with name 'x' already exists in this project", True),
+        (400, "spec.image is required", False),
+        (403, "already exists somewhere, but you may not see it", False),
+    ],
+)
+def test_a_taken_name_is_known_by_words_where_the_status_does_not_tell(status: int, said: str, taken: bool) -> None:
+    with pytest.raises(Refused) as caught:
+        client_of(Server([error(status, said)])).post(WORKLOADS, {})
+    assert caught.value.says_name_is_taken is taken
