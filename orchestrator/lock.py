@@ -57,3 +57,18 @@ class SweepLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def seen_held(path: Path, locks: Path = Path("/proc/locks")) -> bool | None:
+    """Whether some process of this machine holds the lock, without trying it; None where the kernel does not say.
+
+    Args:
+        locks: the kernel's list: `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; the sixth word ends with the inode.
+    """
+    try:
+        held = locks.read_text()
+        inode = str(path.stat().st_ino)
+    except OSError:
+        return False if locks.exists() and not path.exists() else None
+    fields = [line.split() for line in held.splitlines()]
+    return any(line[1] == "FLOCK" and line[5].rpartition(":")[2] == inode for line in fields if len(line) > 5)

@@ -1,14 +1,30 @@
-"""How far a sweep is, as plain numbers: pure, from the store's view and the heartbeats of what runs."""
+"""How far a sweep is, as plain numbers: pure, from the store's view and the signs of life of what runs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.ledger import AttemptRow, View
-from orchestrator.model import AttemptState, PointState
+from orchestrator.budget import Spent, spent
+from orchestrator.ledger import AttemptRow, PointRow, View
+from orchestrator.model import AttemptState, Estimate, PointState
+from orchestrator.pace import Pace, by_steps, less, together
+from orchestrator.plan import Limits
+from orchestrator.waiting import Waiting, waiting
 from trainer_ext.records import Heartbeat
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes."""
+
+    used: int
+    """Now; of GPUs, on the one that has most in use."""
+    peak: int
+    """Of what was seen."""
+    total: int | None = None
+    """What there is."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +33,11 @@ class Pulse:
 
     heartbeat: Heartbeat | None
     expected_steps: int | None
+    step: int = 0
+    """The last one among its metrics, which may be newer than the heartbeat."""
+    loss: float | None = None
+    gpu: Memory | None = None
+    host: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -27,10 +48,13 @@ class Running:
     n: int
     pool: str | None
     state: str
-    """The attempt's state, or the phase that its heartbeat names."""
+    """The phase that its heartbeat names, else the attempt's state."""
     step: int
     expected_steps: int | None
     elapsed_s: float
+    loss: float | None = None
+    gpu: Memory | None = None
+    host: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -38,29 +62,50 @@ class Progress:
     total: int
     by_state: Mapping[PointState, int]
     running: tuple[Running, ...]
-    seconds_left: float | None
-    """None until there is something to go by."""
+    left: Estimate | None
+    """Seconds until all points are settled; None until there is something to go by."""
+    waiting: tuple[Waiting, ...] = ()
+    gpu_hours: Spent | None = None
+    """None on machines without GPUs."""
+    gpu_hours_limit: float | None = None
+    stopped: str | None = None
+    """Why no more points are started."""
 
     @property
     def settled(self) -> int:
         return sum(count for state, count in self.by_state.items() if state.is_terminal)
 
 
-def measure(view: View, pulses: Mapping[str, Pulse], now: float, max_parallel: int) -> Progress:
-    """Args: pulses by token of the live attempts; `max_parallel` points run at once."""
+def measure(
+    view: View, pulses: Mapping[str, Pulse], now: float, limits: Limits, said: Mapping[str, str] | None = None
+) -> Progress:
+    """
+    Args:
+        pulses: by token of the live attempts.
+        limits: those that the sweep is driven by.
+        said: the scheduler's own reasons why an attempt waits, by its token.
+    """
     shown = [point for point in view.points if point.state is not PointState.SKIPPED]
-    running = []
-    for point in shown:
-        history = view.history(point)
-        if point.state is PointState.ACTIVE and history and history[-1].state.is_live:
-            running.append(_running(point.name, history[-1], pulses.get(history[-1].token), now))
-    waiting = sum(point.state in (PointState.PLANNED, PointState.READY) for point in shown)
+    live = [
+        (point, view.history(point)[-1])
+        for point in shown
+        if point.state is PointState.ACTIVE and any(map(_runs, view.history(point)[-1:]))
+    ]
+    running = [_running(point.name, attempt, pulses.get(attempt.token), now) for point, attempt in live]
     return Progress(
         total=len(shown),
         by_state=Counter(point.state for point in shown),
         running=tuple(running),
-        seconds_left=_seconds_left(_typical_seconds(view, running), running, waiting, max_parallel),
+        left=_left(view, shown, live, running, pulses, limits),
+        waiting=waiting(view, limits, now, said),
+        gpu_hours=spent(view, limits.gpus_per_attempt, limits.time_limit_s, now) if limits.gpus_per_attempt else None,
+        gpu_hours_limit=limits.gpu_hours,
+        stopped=view.stopped,
     )
+
+
+def _runs(attempt: AttemptRow) -> bool:
+    return attempt.state is AttemptState.RUNNING
 
 
 def _running(name: str, attempt: AttemptRow, pulse: Pulse | None, now: float) -> Running:
@@ -70,31 +115,58 @@ def _running(name: str, attempt: AttemptRow, pulse: Pulse | None, now: float) ->
         name=name,
         n=attempt.n,
         pool=attempt.pool,
-        state=heartbeat.phase if heartbeat and attempt.state is AttemptState.RUNNING else attempt.state.value,
-        step=(heartbeat.step or 0) if heartbeat else 0,
+        state=heartbeat.phase if heartbeat else attempt.state.value,
+        step=max(pulse.step if pulse else 0, (heartbeat.step or 0) if heartbeat else 0),
         expected_steps=pulse.expected_steps if pulse else None,
         elapsed_s=max(0.0, now - began),
+        loss=pulse.loss if pulse else None,
+        gpu=pulse.gpu if pulse else None,
+        host=pulse.host if pulse else None,
     )
 
 
-def _typical_seconds(view: View, running: list[Running]) -> float | None:
-    """Of one attempt: the mean of those that ended, else what the steps of a running one promise."""
-    ended = [
-        attempt.ended_at - attempt.started_at
-        for history in view.attempts.values()
-        for attempt in history
-        if attempt.ended_at is not None and attempt.started_at is not None
-    ]
-    if ended:
-        return sum(ended) / len(ended)
-    begun = [line for line in running if line.expected_steps and line.step]
-    return max((line.elapsed_s * (line.expected_steps or 0) / line.step for line in begun), default=None)
-
-
-def _seconds_left(typical: float | None, running: list[Running], waiting: int, max_parallel: int) -> float | None:
-    if typical is None:
+def _left(
+    view: View,
+    shown: list[PointRow],
+    live: list[tuple[PointRow, AttemptRow]],
+    running: list[Running],
+    pulses: Mapping[str, Pulse],
+    limits: Limits,
+) -> Estimate | None:
+    """Of what runs, by its own steps once two of them tell how long one takes; else by what such attempts take."""
+    pace = Pace.of(view)
+    promised: list[Estimate | None] = []
+    for (point, attempt), line in zip(live, running, strict=True):
+        heartbeat = pulses[attempt.token].heartbeat if attempt.token in pulses else None
+        step_s = heartbeat.step_s if heartbeat else None
+        own = by_steps(line.elapsed_s, line.step, line.expected_steps or 0, step_s) if line.expected_steps else None
+        known = pace.seconds(point, attempt.pool)
+        promised.append(own if own and step_s else less(known, line.elapsed_s) if known else own)
+    rest = [point for point in shown if _will_run(point, view.history(point))]
+    first = limits.ladder[0].name if limits.ladder else None
+    ahead = [pace.seconds(point, _next_pool(view, point, first)) or _as_the_others(running, promised) for point in rest]
+    known_only = [estimate for estimate in promised if estimate is not None]
+    if None in ahead or (live and not known_only):
         return None
-    work = sum(max(0.0, typical - line.elapsed_s) for line in running) + typical * waiting
-    slots = max(1, min(max_parallel, len(running) + waiting))
-    longest = max((max(0.0, typical - line.elapsed_s) for line in running), default=0.0)
-    return max(work / slots, longest)
+    return together(known_only, [estimate for estimate in ahead if estimate is not None], limits.max_parallel)
+
+
+def _will_run(point: PointRow, history: Sequence[AttemptRow]) -> bool:
+    if point.state is PointState.ACTIVE:
+        return bool(history) and history[-1].state.is_live and not _runs(history[-1])
+    return point.state in (PointState.PLANNED, PointState.READY)
+
+
+def _next_pool(view: View, point: PointRow, first: str | None) -> str | None:
+    history = view.history(point)
+    return history[-1].pool if history else first
+
+
+def _as_the_others(running: list[Running], promised: list[Estimate | None]) -> Estimate | None:
+    """A whole attempt, as the longest of those promises that run."""
+    whole = [
+        Estimate(left.value + line.elapsed_s, left.low + line.elapsed_s, left.high + line.elapsed_s, "measured")
+        for line, left in zip(running, promised, strict=True)
+        if left is not None
+    ]
+    return max(whole, key=lambda estimate: estimate.value, default=None)

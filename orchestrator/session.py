@@ -16,27 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.clock import Clock
-from orchestrator.collect.attempt import read_record
 from orchestrator.errors import EXIT_SOME_FAILED, EXIT_STOPPED, EXIT_SUCCEEDED
 from orchestrator.git_changes import read_changes
 from orchestrator.git_state import read_git_state
 from orchestrator.job.node import installed, packages_hash
-from orchestrator.job_section import job_section
 from orchestrator.launch import site_of
-from orchestrator.ledger import AttemptRow, SweepRow, View
+from orchestrator.ledger import SweepRow, View
 from orchestrator.lock import SweepLock
 from orchestrator.loop import Drive
 from orchestrator.model import PointState
 from orchestrator.notify import Announcer, Notifier
 from orchestrator.paths import RootPaths
-from orchestrator.planning import Planned, find_target, limits, retry_rules
-from orchestrator.progress import Pulse
+from orchestrator.planning import Planned, Target, find_target, limits, retry_rules
+from orchestrator.predicting import predictor
 from orchestrator.recording import Recorder, sweep_end, sweep_record
 from orchestrator.reporting import write_report
+from orchestrator.search.opening import open_search, refuse_changed
 from orchestrator.sinks.base import Sink
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
-from trainer_ext.records import Heartbeat
 
 POLL_LOCAL_S = 0.5
 POLL_CLUSTER_S = 10.0
@@ -56,8 +54,6 @@ class Session:
     sink: Sink
     clock: Clock
     notifier: Notifier | None = None
-    _expected_steps: dict[str, int | None] = dataclasses.field(default_factory=dict)
-    """By point; a configuration is large, and progress is shown twice a second."""
 
     @property
     def spec(self) -> SweepSpec:
@@ -85,7 +81,17 @@ class Session:
     def _drive(self, observe: Observer, said: Callable[[str], None], announcer: Announcer) -> View:
         row, spec = self.store.sweep(self.sweep), self.spec
         target = find_target(spec)
-        drive = Drive(
+        gpus = spec.resources.gpus if target.pools else 0
+        predict = predictor(spec, target, self.paths.root, self.store.measurements())
+        with open_search(spec, self.store, self.paths, self.clock, predict, gpus) as search:
+            drive = self._loop(row, spec, target, said, announcer)
+            drive.search = search
+            return drive.run(observe)
+
+    def _loop(
+        self, row: SweepRow, spec: SweepSpec, target: Target, said: Callable[[str], None], announcer: Announcer
+    ) -> Drive:
+        return Drive(
             sweep=self.sweep,
             spec=spec,
             store=self.store,
@@ -101,7 +107,6 @@ class Session:
             warn=said,
             announce=announcer.progress,
         )
-        return drive.run(observe)
 
     def _finish(self, view: View, said: Callable[[str], None], announcer: Announcer) -> None:
         now = self.clock.now()
@@ -116,30 +121,20 @@ class Session:
             said(f"MLflow did not take the end of the sweep: {error}")
         announcer.finished(view, str(report))
 
-    def pulses(self, view: View) -> dict[str, Pulse]:
-        """Heartbeats of what runs, by token."""
-        live = [history[-1] for history in view.attempts.values() if history[-1].state.is_live]
-        return {attempt.token: self._pulse(attempt) for attempt in live}
-
-    def _pulse(self, attempt: AttemptRow) -> Pulse:
-        heartbeat = read_record(Heartbeat, self.paths.attempt(attempt.sweep, attempt.point, attempt.n).heartbeat)
-        if attempt.point not in self._expected_steps:
-            job = job_section(self.store.config(attempt.sweep, attempt.point), self.spec)
-            self._expected_steps[attempt.point] = job.expected_steps
-        return Pulse(heartbeat, self._expected_steps[attempt.point])
-
 
 def exit_code(view: View) -> int:
-    """Of a settled sweep: 0 all succeeded, 3 stopped by a budget or the same error, else 1."""
+    """Of a settled sweep: 0 all succeeded or were pruned, 3 stopped by a budget or the same error, else 1."""
     states = {point.state for point in view.points} - {PointState.SKIPPED}
     if PointState.BLOCKED in states:
         return EXIT_STOPPED
-    return EXIT_SUCCEEDED if states <= {PointState.SUCCEEDED} else EXIT_SOME_FAILED
+    return EXIT_SUCCEEDED if states <= {PointState.SUCCEEDED, PointState.PRUNED} else EXIT_SOME_FAILED
 
 
 def register(planned: Planned, store: Store, path: Path, command: Sequence[str], now: float) -> str:
     """Write the sweep and its points into the store, where they wait to be driven; returns the sweep's name."""
     spec = planned.spec
+    known = spec.name in store.sweep_names()
+    refuse_changed(store.sweep(spec.name).spec if known else None, spec)
     row = SweepRow(
         name=spec.name,
         description=spec.description,

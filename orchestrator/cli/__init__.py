@@ -22,6 +22,7 @@ VERBS = {
     "sweep": "expand a sweep file, run every point, and write the report",
     "plan": "show what a sweep file expands to, and start nothing",
     "status": "points of a sweep, their verdicts and attempts",
+    "watch": "follow a sweep until its end, whoever drives it",
     "resume": "go on with a sweep whose orchestrator stopped",
     "cancel": "end a sweep's jobs and start no more of its points",
     "rerun": "try a point that failed or was cancelled again, afresh",

@@ -14,7 +14,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.errors import UsageError
 from orchestrator.ledger import PointRow
 from orchestrator.paths import DEFAULT_ROOT, ENV_ROOT, RootPaths
-from orchestrator.store import Store
+from orchestrator.store import Store, open_reader
 
 ENV_DATABASE = "ORCHESTRATOR_DB"
 
@@ -53,15 +53,30 @@ def open_store(paths: RootPaths) -> Store:
 
 
 def open_existing(args: argparse.Namespace) -> tuple[RootPaths, Store]:
-    """The state folder for verbs that only look at what is there.
+    """The state folder for verbs that go on with what is there.
 
     Raises:
         UsageError: no sweep has run under this root.
     """
+    paths = _existing(args)
+    return paths, open_store(paths)
+
+
+def open_for_reading(args: argparse.Namespace) -> tuple[RootPaths, Store]:
+    """The same for verbs that only look, and that no writer may ever wait for.
+
+    Raises:
+        UsageError: no sweep has run under this root.
+    """
+    paths = _existing(args)
+    return paths, open_reader(paths.database, SystemClock(), os.environ.get(ENV_DATABASE))
+
+
+def _existing(args: argparse.Namespace) -> RootPaths:
     paths = RootPaths.resolve(args.root)
     if not paths.database.exists() and not os.environ.get(ENV_DATABASE):
         raise UsageError(f"nothing has run under {paths.root}; name another folder with --root or ${ENV_ROOT}")
-    return paths, open_store(paths)
+    return paths
 
 
 def sweep_name(args: argparse.Namespace, store: Store) -> str:

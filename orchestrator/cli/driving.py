@@ -13,7 +13,6 @@ from orchestrator.errors import EXIT_INTERRUPTED
 from orchestrator.ledger import View
 from orchestrator.notify import open_notifier
 from orchestrator.paths import RootPaths
-from orchestrator.progress import measure
 from orchestrator.session import Session, exit_code
 from orchestrator.sinks.mlflow import open_mlflow
 from orchestrator.snapshot import sweep_state
@@ -21,6 +20,7 @@ from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.tables import points_table
 from orchestrator.tui import display, open_console
+from orchestrator.watching import Watcher
 
 
 def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
@@ -30,13 +30,13 @@ def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
     spec = SweepSpec.model_validate(store.sweep(name).spec)
     notifier = open_notifier(spec.notify, os.environ)
     session = Session(name, paths, store, open_mlflow(paths, os.environ), clock, notifier)
-    parallel = spec.budget.max_parallel
+    watcher = Watcher(name, paths, store)
     try:
         with display(console, name) as screen:
 
             def observe(view: View) -> None:
                 now = clock.now()
-                screen.show(measure(view, session.pulses(view), now, parallel), now)
+                screen.show(watcher.look(view, spec, now), now)
 
             view = session.run(observe, lambda text: console.print(text, style="yellow", soft_wrap=True))
     except KeyboardInterrupt:

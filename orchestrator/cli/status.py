@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from orchestrator.budget import Spent, spent
-from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_existing, print_json, sweep_name
+from orchestrator.budget import spent
+from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_for_reading, print_json, sweep_name
 from orchestrator.clock import SystemClock
 from orchestrator.ledger import SweepRow, View
+from orchestrator.progress import measure
 from orchestrator.snapshot import sweep_state
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
+from orchestrator.watching import limits_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    _, store = open_existing(args)
+    _, store = open_for_reading(args)
     name = sweep_name(args, store)
     if args.json:
         print_json(as_json(store, name))
@@ -39,30 +41,20 @@ def run(args: argparse.Namespace) -> int:
 
 def _notes(row: SweepRow, view: View) -> list[str]:
     """Why the sweep stopped, if it did, and its GPU-hours where it has GPUs."""
+    from orchestrator.tui import gpu_hours
+
     said = [f"stopped: {view.stopped}"] if view.stopped is not None else []
-    spec = SweepSpec.model_validate(row.spec)
-    if _gpus(spec, view):
-        money, limit = _spent(spec, view), spec.budget.gpu_hours
-        ahead = f", at most {money.ahead:.1f} more by what runs" if money.ahead else ""
-        said.append(f"GPU-hours: {money.used:.1f} used{ahead}" + (f", budget {limit:g}" if limit is not None else ""))
-    return said
-
-
-def _spent(spec: SweepSpec, view: View) -> Spent:
-    return spent(view, _gpus(spec, view), spec.resources.time_s, SystemClock().now())
-
-
-def _gpus(spec: SweepSpec, view: View) -> int:
-    """Of one attempt; a machine without pools has none."""
-    pools = any(attempt.pool for point in view.points for attempt in view.history(point))
-    return spec.resources.gpus if pools else 0
+    limits = limits_of(SweepSpec.model_validate(row.spec), view)
+    progress = measure(view, {}, SystemClock().now(), limits)
+    return [*said, *filter(None, [gpu_hours(progress)])]
 
 
 def as_json(store: Store, name: str) -> dict[str, Any]:
     """The documented form of `status --json`."""
     view, row = store.view(name), store.sweep(name)
     spec = SweepSpec.model_validate(row.spec)
-    money = _spent(spec, view)
+    limits = limits_of(spec, view)
+    money = spent(view, limits.gpus_per_attempt, limits.time_limit_s, SystemClock().now())
     points = []
     for point in view.points:
         history = view.history(point)

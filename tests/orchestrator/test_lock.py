@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.lock import SweepLock
+from orchestrator.lock import SweepLock, seen_held
 
 HOLD = "import sys, time; from pathlib import Path; from orchestrator.lock import SweepLock; "
 HOLD += "lock = SweepLock(Path(sys.argv[1])); assert lock.acquire(); print('held', flush=True); time.sleep(60)"
@@ -23,8 +23,10 @@ def test_only_one_holds_it_and_it_is_free_after_sigkill(tmp_path: Path) -> None:
         mine = SweepLock(path)
         assert not mine.acquire()
         assert mine.holder() == other.pid
+        assert seen_held(path)
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
+    assert seen_held(path) is False
     assert mine.acquire()
     assert mine.holder() == os.getpid()
     mine.release()
@@ -44,3 +46,10 @@ def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
         free.release()
         child.kill()
     assert taken
+
+
+def test_a_lock_that_nobody_ever_took_is_not_held_and_without_the_kernels_list_nothing_is_known(tmp_path: Path) -> None:
+    assert seen_held(tmp_path / "none") is False
+    assert seen_held(tmp_path / "none", tmp_path / "no list") is None
+    (tmp_path / ".lock").touch()
+    assert seen_held(tmp_path / ".lock", tmp_path / "no list") is None
