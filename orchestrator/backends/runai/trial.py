@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.backends.base import JobRef, JobRequest, Sign
 from orchestrator.backends.runai import observation, script, words, workload
@@ -24,11 +24,13 @@ from orchestrator.backends.runai.phases import Stage, stage
 from orchestrator.backends.runai.unverified import UNVERIFIED
 from orchestrator.backends.runai.workload import Ask, Kind
 from orchestrator.clock import Clock
-from orchestrator.errors import BackendError, OrchestratorError
+from orchestrator.errors import BackendError, Deferred, OrchestratorError
 from orchestrator.model import Pool, Resources
 from trainer_ext.records import ENV_ATTEMPT_TOKEN, write_atomic
 
+T = TypeVar("T")
 EXIT_CODE = 3
+RATE_LIMITED_TRIES = 5
 MARK = "doctor's trial has begun"
 _SCRIPT = """\
 #!/bin/sh
@@ -80,6 +82,8 @@ class Trial:
     gpus: int = 1
     pace: Pace = PACE
     phases: list[str] = field(default_factory=list)
+    limited: str = ""
+    """What was said to the last request that came too soon."""
     checked: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -106,7 +110,7 @@ class Trial:
         token = self.backend.client.token()
         yield self._says("token_form", True, token.form)
         yield self._says("token_ttl", True, f"{token.lives_s:g} s")
-        self.id = str(self.backend.client.post(ask.kind.path, ask.body)["workloadId"])
+        self.id = self._patiently(lambda: str(self.backend.client.post(ask.kind.path, ask.body)["workloadId"]))
         yield Sign("trial job", True, f"{ask.body['name']} was accepted")
         yield from self._listed(ask)
         yield self._submitted_twice(ask)
@@ -115,6 +119,8 @@ class Trial:
         yield from self._suspended_and_resumed()
         yield from self._fails()
         yield from self._deleted(ask)
+        if self.limited:
+            yield self._says("rate_limit", True, self.limited)
 
     def _ask(self) -> Ask:
         settings = self.backend.settings
@@ -149,7 +155,7 @@ class Trial:
 
     def _submitted_twice(self, ask: Ask) -> Sign:
         try:
-            answer = self.backend.client.post(ask.kind.path, ask.body)
+            answer = self._patiently(lambda: self.backend.client.post(ask.kind.path, ask.body))
         except Refused as error:
             return self._says("duplicate_status", error.says_name_is_taken, f"{error.status}: {error.said}")
         second = str(answer.get("workloadId")) if isinstance(answer, Mapping) else ""
@@ -187,7 +193,7 @@ class Trial:
 
     def _suspended_and_resumed(self) -> Iterator[Sign]:
         job, before = self._job(), len(self.phases)
-        self.backend.suspend(job)
+        self._patiently(lambda: self.backend.suspend(job))
         self._until(Stage.STOPPED, self.pace.phase_s)
         yield self._says("suspend_phases", True, " -> ".join(self.phases[before:]))
         told = self._wait(lambda: self._lines("told") >= 1 or None, self.pace.visible_s)
@@ -195,7 +201,7 @@ class Trial:
             "trial SIGTERM", bool(told), "the container was told to stop" if told else "it was killed without a word"
         )
         yield self._says("ended_status", True, self._status(lambda: self.backend.suspend(job)))
-        self.backend.resume(job)
+        self._patiently(lambda: self.backend.resume(job))
         self._until(Stage.ACTIVE, self.pace.queue_s)
         self._wait(
             lambda: self._lines("starts") >= 2 or None, self.pace.visible_s, "a resumed workload did not start again"
@@ -220,11 +226,21 @@ class Trial:
 
     def _deleted(self, ask: Ask) -> Iterator[Sign]:
         began = self.clock.now()
-        self.backend.client.delete(f"{ask.kind.path}/{self.id}")
+        self._patiently(lambda: self.backend.client.delete(f"{ask.kind.path}/{self.id}"))
         how = self._wait(self._how_gone, self.pace.phase_s, "the workload is still there after its deletion")
         yield self._says("deletion_delay", True, f"{self.clock.now() - began:.0f} s")
         yield self._says("deleted_status", True, how)
         self.id = ""
+
+    def _patiently(self, act: Callable[[], T]) -> T:
+        """Again where it positively did not happen, for want of room."""
+        for _ in range(RATE_LIMITED_TRIES):
+            try:
+                return act()
+            except Deferred as error:
+                self.limited = str(error)
+                self.clock.sleep(self.pace.look_every_s)
+        return act()
 
     # ---- looking ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +308,7 @@ class Trial:
 
     def _status(self, act: Callable[[], None]) -> str:
         try:
-            act()
+            self._patiently(act)
         except Refused as error:
             return f"{error.status}: {error.said}"
         return "accepted"
@@ -303,5 +319,5 @@ class Trial:
     def _clear(self) -> None:
         if self.id:
             with suppress(OrchestratorError):
-                self.backend.client.delete(f"{Kind.TRAINING.path}/{self.id}")
+                self._patiently(lambda: self.backend.client.delete(f"{Kind.TRAINING.path}/{self.id}"))
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -75,7 +75,7 @@ def test_a_server_that_ignores_offsets_does_not_keep_us_for_ever() -> None:
     asked = []
 
     def get(path: str, params: Mapping[str, Any] | None) -> Any:
-        asked.append(params)
+        asked.append((path, params))
         return {"workloads": [{"id": str(n)} for n in range(500)], "next": 500}
 
     assert len(read_all(get, PATH, "workloads")) == 500
@@ -84,9 +84,9 @@ def test_a_server_that_ignores_offsets_does_not_keep_us_for_ever() -> None:
 
 def test_an_answer_of_another_form_is_no_observation() -> None:
     with pytest.raises(Unobservable, match="no list of workloads"):
-        read_all(lambda path, params: {"workloads": "none"}, PATH, "workloads")
-    assert read_all(lambda path, params: {}, PATH, "workloads") == []
-    assert read_all(lambda path, params: [{"id": 1}, "x", {}], PATH, "clusters") == [{"id": 1}]
+        read_all(lambda *_: {"workloads": "none"}, PATH, "workloads")
+    assert read_all(lambda *_: {}, PATH, "workloads") == []
+    assert read_all(lambda *_: [{"id": 1}, "x", {}], PATH, "clusters") == [{"id": 1}]
 
 
 def test_filters_are_joined_and_leave_out_what_cannot_be_asked_for() -> None:
