@@ -62,8 +62,7 @@ class Grid:
 
     @classmethod
     def of(cls, snapshot: SweepSnapshot) -> Self:
-        varying = varying_axes(snapshot)
-        axes = tuple(axis for axis in varying if len(varying) == 1 or not _names_points(snapshot, axis))
+        axes = tuple(varying_axes(snapshot))
         points = tuple(point for point in snapshot.points if point.state == "succeeded" and not is_patched(point))
         return cls(snapshot, points, axes, frozenset(name for point in points for name in point.replicate))
 
@@ -136,11 +135,6 @@ def pool_of(point: PointSnapshot) -> str | None:
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def _names_points(snapshot: SweepSnapshot, axis: str) -> bool:
-    """Whether its levels are what the points are called: that explains nothing."""
-    return all(point.parameters.get(axis) == point.name for point in snapshot.points)
 
 
 def _number(value: Scalar) -> float:

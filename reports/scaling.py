@@ -40,6 +40,7 @@ class Scaling:
     """Against D of the largest modules; None where the score files do not say it."""
     factors: tuple[float, ...]
     """Those that were fitted, descending."""
+    points: tuple[PointSnapshot, ...]
 
 
 def scalings(snapshot: SweepSnapshot) -> list[Scaling]:
@@ -56,7 +57,9 @@ def scalings(snapshot: SweepSnapshot) -> list[Scaling]:
             fit = _fit(known, lambda point: float(str(point.parameters[axis])))
             if fit is not None:
                 factors = tuple(sorted({float(str(point.parameters[axis])) for point, _ in known}, reverse=True))
-                found.append(Scaling(setting, quantity, fit, _fit(known, largest_dim), factors))
+                found.append(
+                    Scaling(setting, quantity, fit, _fit(known, largest_dim), factors, tuple(p for p, _ in known))
+                )
     return found
 
 

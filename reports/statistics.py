@@ -1,23 +1,21 @@
 """Effects of each factor over replicates: paired bootstrap intervals, exact tests by sign flips, Holm across levels.
 
-A replicate (a seed) is the unit: for each one the logarithms of level / reference are averaged over the settings of the other
-axes, and these averages are resampled. Settings were chosen, replicates are what would come out otherwise next time.
+A replicate (a seed) is the unit that is resampled: see `ratios.replicate_logs`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import fmean
 from typing import Any
 
 from reports import metrics
 from reports.contrasts import Contrast, Grid, Measure, compared, is_number
 from reports.findings.memory import gpu_bytes, host_bytes
 from reports.markdown import Column, code
-from reports.resampling import CONFIDENCE, RESAMPLES, Interval, best_coverage, bootstrap_interval, holm, sign_flip_p
+from reports.ratios import ratio_interval, replicate_logs
+from reports.resampling import CONFIDENCE, RESAMPLES, Interval, best_coverage, holm, sign_flip_p
 from reports.sections.points import scalar
 from reports.snapshot import PointSnapshot, Scalar, SweepSnapshot
 
@@ -96,18 +94,11 @@ def measures(snapshot: SweepSnapshot) -> dict[str, Measure]:
 
 
 def _effect(grid: Grid, name: str, measure: Measure, contrast: Contrast) -> Effect | None:
-    by_replicate: dict[tuple[Scalar, ...], list[float]] = {}
     pairs = compared(contrast, measure)
-    for pair in pairs:
-        parameters = pair.pair[0].parameters
-        replicate = tuple(parameters.get(axis) for axis in sorted(grid.replicates))
-        by_replicate.setdefault(replicate, []).append(math.log(pair.ratio))
-    logs = [fmean(values) for values in by_replicate.values()]
-    interval, p = bootstrap_interval(logs), sign_flip_p(logs)
-    if interval is None or p is None or not grid.replicates:
+    interval, p = ratio_interval(grid, pairs), sign_flip_p(replicate_logs(grid, pairs))
+    if interval is None or p is None:
         return None
-    ratio = Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high), interval.n)
-    return Effect(name, contrast.axis, contrast.level, contrast.reference, ratio, len(pairs), p, adjusted=p)
+    return Effect(name, contrast.axis, contrast.level, contrast.reference, interval, len(pairs), p, adjusted=p)
 
 
 def _columns(found: Sequence[Effect]) -> list[Column]:

@@ -15,6 +15,7 @@ from reports.findings.finding import (
     level,
     long_seconds,
     metric_places,
+    over_replicates,
     per_pair,
     ratio,
     share,
@@ -22,6 +23,7 @@ from reports.findings.finding import (
 )
 from reports.markdown import code
 from reports.numbers import seconds
+from reports.ratios import Ratio, largest, ratios
 from reports.resampling import geometric_mean
 from reports.snapshot import PointSnapshot
 
@@ -40,51 +42,46 @@ def cost_of_levels(grid: Grid) -> list[Finding]:
     """For each axis that changes the time: its dearest step from one level to the next, and the phase behind it."""
     found = []
     for axis in grid.factors:
-        dearest = [one for one in map(partial(_dearer, grid), grid.adjacent(axis)) if one is not None]
-        large = [one for one in dearest if geometric_mean([pair.ratio for pair in one[2]]) >= 1 + SMALL]
-        if large:
-            found.append(_cost(grid, *max(large, key=lambda one: geometric_mean([pair.ratio for pair in one[2]]))))
+        whole, known = _timed(grid, axis)
+        dearest = largest(known, 1 + SMALL)
+        if dearest is not None:
+            found.append(_cost(grid, whole, dearest))
     return found
 
 
 def small_effects(grid: Grid) -> list[Finding]:
-    """Axes of which no level changes any pair's time by as much as 3%."""
+    """Axes of which no level changes the time by as much as 3%: of any pair, or by the interval over replicates."""
     found = []
     for axis in grid.factors:
-        known = [one for one in map(partial(_dearer, grid), grid.adjacent(axis)) if one is not None]
-        ratios = [pair.ratio for _, _, pairs in known for pair in pairs]
-        most = max((max(one, 1 / one) - 1 for one in ratios), default=1.0)
-        if ratios and most < SMALL:
-            whole = listed([code(name) for name in dict.fromkeys(name for name, _, _ in known)])
-            points = [point for _, contrast, _ in known for pair in contrast.pairs for point in pair]
+        whole, known = _timed(grid, axis)
+        most = max((one.most for one in known), default=1.0)
+        if most < SMALL:
+            points = [point for one in known for pair in one.pairs for point in pair.pair]
             levels = listed([level(axis, value) for value in grid.levels(axis)])
             sentence = (
-                f"**{code(axis)} makes a small difference in time**: less than 3% of {whole} between {levels} "
+                f"**{code(axis)} makes a small difference in time**: less than 3% of {code(whole)} between {levels} "
                 f"(at most {share(most)}), all else equal."
             )
             found.append(Finding(sentence, metric_places(points, timed_step(grid))))
     return found
 
 
-def _dearer(grid: Grid, contrast: Contrast) -> tuple[str, Contrast, list[Compared]] | None:
-    """The widest phase that was timed at both levels, and the contrast turned so that its level takes longer."""
+def _timed(grid: Grid, axis: str) -> tuple[str, list[Ratio]]:
+    """The widest phase that was timed at two levels, and its ratio from each level to the next."""
     for name, names in WHOLES:
-        pairs = compared(contrast, partial(metrics.at, names=names, step=timed_step(grid)))
-        if pairs:
-            if geometric_mean([pair.ratio for pair in pairs]) < 1:
-                contrast = contrast.swapped()
-                pairs = compared(contrast, partial(metrics.at, names=names, step=timed_step(grid)))
-            return name, contrast, pairs
-    return None
+        measure = partial(metrics.at, names=names, step=timed_step(grid))
+        known = ratios(grid, axis, measure)
+        if known:
+            return name, known
+    return "", []
 
 
-def _cost(grid: Grid, whole: str, contrast: Contrast, pairs: Sequence[Compared]) -> Finding:
-    axis = contrast.axis
+def _cost(grid: Grid, whole: str, found: Ratio) -> Finding:
+    contrast, pairs, axis = found.contrast, found.pairs, found.contrast.axis
     figures = [f"{long_seconds(pair.level)} against {long_seconds(pair.reference)}" for pair in pairs]
-    mean = geometric_mean([pair.ratio for pair in pairs])
     sentence = (
-        f"**{level(axis, contrast.level)} takes {ratio(mean)} the {code(whole)} of {_other(contrast)}** "
-        f"({per_pair(grid, axis, pairs, figures)})"
+        f"**{level(axis, contrast.level)} takes {ratio(found.mean)} the {code(whole)} of {_other(contrast)}** "
+        f"({per_pair(grid, axis, pairs, figures)}{over_replicates(found)})"
         f"{_explained(grid, contrast, whole)}.{_range(grid, axis, whole, contrast)}{_pools(pairs)}"
     )
     points = [point for pair in pairs for point in pair.pair]

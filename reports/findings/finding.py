@@ -10,6 +10,7 @@ from reports import metrics
 from reports.contrasts import Compared, Grid
 from reports.markdown import code
 from reports.numbers import seconds
+from reports.ratios import Ratio
 from reports.sections.points import scalar
 from reports.snapshot import PointSnapshot, Scalar
 
@@ -89,6 +90,14 @@ def few(words: Sequence[str]) -> str:
     """The first of many, and how many more."""
     rest = len(words) - _MOST_SHOWN
     return "; ".join(words[:_MOST_SHOWN]) + (f"; {rest} more {'pair' if rest == 1 else 'pairs'}" if rest > 0 else "")
+
+
+def over_replicates(found: Ratio) -> str:
+    """How sure a mean ratio is, where it was repeated."""
+    interval = found.interval
+    if interval is None:
+        return ""
+    return f"; 95% interval {ratio(interval.low)} to {ratio(interval.high)} over {interval.n} replicates"
 
 
 def _some(places: Iterable[str]) -> tuple[str, ...]:

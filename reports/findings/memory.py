@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports import metrics
-from reports.contrasts import Compared, Contrast, Grid, Measure, compared, listed
+from reports.contrasts import Compared, Grid, listed
 from reports.findings.finding import (
     SMALL,
     Finding,
     attempt_places,
     level,
     metric_places,
+    over_replicates,
     per_pair,
     ratio,
     timed_step,
 )
 from reports.markdown import code
 from reports.numbers import GIB, gib, plural
-from reports.resampling import geometric_mean
+from reports.ratios import Ratio, largest, ratios
 from reports.sections.memory import UNRELIABLE, device_peak_bytes, host_peak_bytes
 from reports.sections.points import jobs
 from reports.snapshot import PointSnapshot
@@ -68,13 +69,9 @@ def memory_of_levels(grid: Grid) -> list[Finding]:
     found = []
     for axis in grid.factors:
         for what, measure in (("host memory", host_bytes), ("GPU memory", gpu_bytes)):
-            turned = [
-                one for one in (_larger(contrast, measure) for contrast in grid.adjacent(axis)) if one is not None
-            ]
-            if turned:
-                contrast, pairs = max(turned, key=lambda one: geometric_mean([pair.ratio for pair in one[1]]))
-                if geometric_mean([pair.ratio for pair in pairs]) >= 1 + SMALL:
-                    found.append(_growth(grid, what, contrast, pairs))
+            most = largest(ratios(grid, axis, measure), 1 + SMALL)
+            if most is not None:
+                found.append(_growth(grid, what, most))
     return found
 
 
@@ -93,25 +90,13 @@ def gpu_bytes(point: PointSnapshot) -> float | None:
     return torch_gib * GIB if torch_gib is not None and not point.has_anomaly(UNRELIABLE) else None
 
 
-def _larger(contrast: Contrast, measure: Measure) -> tuple[Contrast, list[Compared]] | None:
-    """The contrast turned so that its level holds more."""
-    pairs = compared(contrast, measure)
-    if not pairs:
-        return None
-    if geometric_mean([pair.ratio for pair in pairs]) < 1:
-        contrast = contrast.swapped()
-        pairs = compared(contrast, measure)
-    return contrast, pairs
-
-
-def _growth(grid: Grid, what: str, contrast: Contrast, pairs: Sequence[Compared]) -> Finding:
-    axis = contrast.axis
+def _growth(grid: Grid, what: str, found: Ratio) -> Finding:
+    contrast, pairs, axis = found.contrast, found.pairs, found.contrast.axis
     figures = [f"{gib(pair.level)} GiB against {gib(pair.reference)} GiB" for pair in pairs]
-    mean = geometric_mean([pair.ratio for pair in pairs])
     other = level(axis, contrast.reference).removeprefix(f"{code(axis)} ")
     sentence = (
-        f"**{level(axis, contrast.level)} holds {ratio(mean)} the {what} of {other}** "
-        f"({per_pair(grid, axis, pairs, figures)}{_of_node(what, pairs)})."
+        f"**{level(axis, contrast.level)} holds {ratio(found.mean)} the {what} of {other}** "
+        f"({per_pair(grid, axis, pairs, figures)}{over_replicates(found)}{_of_node(what, pairs)})."
     )
     points = [point for pair in pairs for point in pair.pair]
     return Finding(sentence, metric_places(points, timed_step(grid)))

@@ -75,9 +75,8 @@ def _with_trace(point: PointSnapshot, step: int | None) -> dict[str, float] | No
     Our trainer gives back what the trace took of verl's figure and states it as `timing_s/influence`.
     """
     times = phases_of(point, step)
-    if not times.get("pop_rows") or not times.get("update_actor"):
-        return None
-    return {**times, "update_actor": times["update_actor"] + (metrics.at(point, metrics.TRACE, step) or 0.0)}
+    whole = times.get("update_actor", 0.0) + (metrics.at(point, metrics.TRACE, step) or 0.0)
+    return {**times, "update_actor": whole} if 0 < times.get("pop_rows", 0.0) <= whole else None
 
 
 def _passes(times: Mapping[str, float]) -> dict[str, tuple[str, ...]]:

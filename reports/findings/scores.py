@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from functools import partial
 
 from reports import metrics
-from reports.contrasts import Compared, Contrast, Grid, compared, is_number
+from reports.contrasts import Grid, is_number
 from reports.fidelity import Curve, Level, curves, factor_axis
 from reports.findings.finding import (
     SMALL,
     Finding,
     level,
     metric_places,
+    over_replicates,
     per_pair,
     ratio,
     score_places,
@@ -21,7 +23,7 @@ from reports.findings.finding import (
 )
 from reports.markdown import code
 from reports.numbers import count, plural, seconds, statistics
-from reports.resampling import geometric_mean
+from reports.ratios import Ratio, largest, ratios
 from reports.sections.points import scalar
 from reports.snapshot import PointSnapshot
 
@@ -50,30 +52,29 @@ def spread_over_numbers(grid: Grid) -> list[Finding]:
 def spread_over_words(grid: Grid) -> list[Finding]:
     """For each axis of words the two levels between which the spread differs most."""
     found = []
+    measure = partial(_std, step=_npz_step(grid))
     for axis in grid.factors:
-        if all(map(is_number, grid.levels(axis))):
-            continue
-        turned = [_wider(contrast, _npz_step(grid)) for contrast in grid.adjacent(axis)]
-        known = [(contrast, pairs) for contrast, pairs in turned if pairs]
-        if not known:
-            continue
-        contrast, pairs = max(known, key=lambda one: geometric_mean([pair.ratio for pair in one[1]]))
-        mean = geometric_mean([pair.ratio for pair in pairs])
-        if mean >= 1 + SMALL:
-            figures = ["{} against {}".format(*statistics([pair.level, pair.reference])) for pair in pairs]
-            where = "" if len(pairs) > 1 else _at(grid, pairs[0], axis)
-            sentence = (
-                f"**{level(axis, contrast.level)} has {ratio(mean)} the score std of {level(axis, contrast.reference)}** "
-                f"({per_pair(grid, axis, pairs, figures)}{where})."
-            )
-            found.append(Finding(sentence, score_places([p for pair in pairs for p in pair.pair], _npz_step(grid))))
+        if not all(map(is_number, grid.levels(axis))):
+            most = largest(ratios(grid, axis, measure), 1 + SMALL)
+            if most is not None:
+                found.append(_wider(grid, most))
     return found
 
 
 def knee(grid: Grid) -> list[Finding]:
-    """Where more cost stops to buy much fidelity."""
-    found = [(curve, best) for curve in curves(grid.snapshot) if (best := curve.knee) is not None]
-    return [_knee(curve, best) for curve, best in found[:_MOST_CURVES]]
+    """Where more cost stops to buy much fidelity: in each setting of the other axes, or counted over many."""
+    every = curves(grid.snapshot)
+    found = [(curve, best) for curve in every if (best := curve.knee) is not None]
+    if len(every) <= _MOST_CURVES or not found:
+        return [_knee(curve, best) for curve, best in found]
+    times = Counter(best.factor for _, best in found)
+    factor, number = max(times.items(), key=lambda one: (one[1], one[0]))
+    points = [point for curve, best in found if best.factor == factor for point in best.points]
+    sentence = (
+        f"**{code(every[0].axis)} {factor:g} is the knee of cost against fidelity in {number} of {len(every)} settings** of "
+        f"the other axes; score std stands in for fidelity here."
+    )
+    return [Finding(sentence, score_places(points, _npz_step(grid)))]
 
 
 def rows_emitted(grid: Grid) -> list[Finding]:
@@ -125,18 +126,15 @@ def _knee(curve: Curve, best: Level) -> Finding:
     return Finding(sentence + ".", metric_places(points, curve.step)[:2] + score_places(points, curve.step)[:2])
 
 
-def _wider(contrast: Contrast, step: int | None) -> tuple[Contrast, list[Compared]]:
-    """The contrast turned so that its level has the wider scores."""
-    pairs = compared(contrast, partial(_std, step=step))
-    if pairs and geometric_mean([pair.ratio for pair in pairs]) < 1:
-        contrast = contrast.swapped()
-        pairs = compared(contrast, partial(_std, step=step))
-    return contrast, pairs
-
-
-def _at(grid: Grid, pair: Compared, axis: str) -> str:
-    where = grid.setting(pair.pair[0], axis)
-    return f" at {code(where)}" if where else ""
+def _wider(grid: Grid, found: Ratio) -> Finding:
+    contrast, pairs, axis = found.contrast, found.pairs, found.contrast.axis
+    figures = ["{} against {}".format(*statistics([pair.level, pair.reference])) for pair in pairs]
+    where = grid.setting(pairs[0].pair[0], axis) if len(pairs) == 1 else ""
+    sentence = (
+        f"**{level(axis, contrast.level)} has {ratio(found.mean)} the score std of {level(axis, contrast.reference)}** "
+        f"({per_pair(grid, axis, pairs, figures)}{f' at {code(where)}' if where else ''}{over_replicates(found)})."
+    )
+    return Finding(sentence, score_places([point for pair in pairs for point in pair.pair], _npz_step(grid)))
 
 
 def _std(point: PointSnapshot, step: int | None) -> float | None:

@@ -8,7 +8,7 @@ from reports.findings.finding import Finding, metric_places, share, timed_step
 from reports.markdown import code
 from reports.numbers import count, seconds
 from reports.power_law import PowerLaw
-from reports.scaling import exponent, scalings
+from reports.scaling import Scaling, exponent, scalings
 
 _SOLVE = "hessian_solve"
 _MOST_SHOWN = 2
@@ -16,18 +16,26 @@ _CHOLESKY = 3.0
 
 
 def scaling(grid: Grid) -> list[Finding]:
-    """The fitted exponent of the solve, for the first settings of the other axes that have three factors at least."""
+    """The fitted exponent of the solve in each setting that has three factors at least, or its range over many."""
     found = [one for one in scalings(grid.snapshot) if one.quantity == _SOLVE and len(one.factors) > 2]
-    said = []
-    for one in found[:_MOST_SHOWN]:
-        where = f" ({code(one.setting)})" if one.setting else ""
-        levels = f"{len(one.factors)} factors, {one.factors[0]:g} to {one.factors[-1]:g}"
-        power = exponent(one.against_factor)
-        sentence = f"**{code(_SOLVE)} goes as the factor to the power {power}**{where}, over {levels}"
-        if one.against_dim is not None:
-            sentence += f"; as D to the power {exponent(one.against_dim)}{_beside_cholesky(one.against_dim)}"
-        said.append(Finding(sentence + ".", metric_places(grid.points, timed_step(grid))))
-    return said
+    if len(found) <= _MOST_SHOWN:
+        return [_power(grid, one) for one in found]
+    low, high = (pick(found, key=lambda one: one.against_factor.exponent).against_factor for pick in (min, max))
+    sentence = (
+        f"**{code(_SOLVE)} goes as the factor to the power {low.exponent:.2f} to {high.exponent:.2f}** over {len(found)} "
+        "settings of the other axes."
+    )
+    return [Finding(sentence, metric_places(grid.points, timed_step(grid)))]
+
+
+def _power(grid: Grid, one: Scaling) -> Finding:
+    where = f" ({code(one.setting)})" if one.setting else ""
+    levels = f"{len(one.factors)} factors, {one.factors[0]:g} to {one.factors[-1]:g}"
+    power = exponent(one.against_factor)
+    sentence = f"**{code(_SOLVE)} goes as the factor to the power {power}**{where}, over {levels}"
+    if one.against_dim is not None:
+        sentence += f"; as D to the power {exponent(one.against_dim)}{_beside_cholesky(one.against_dim)}"
+    return Finding(sentence + ".", metric_places(one.points, timed_step(grid)))
 
 
 def largest_modules(grid: Grid) -> list[Finding]:

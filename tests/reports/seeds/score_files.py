@@ -27,11 +27,11 @@ def scores_like(count: int, mean: float, std: float, least: float, most: float) 
     rest = count - 2
     middle = (mean * count - least - most) / rest
     squares = std**2 * count - (least - mean) ** 2 - (most - mean) ** 2
-    spread = squares / rest - (middle - mean) ** 2
+    half = rest // 2
+    spread = (squares - rest * (middle - mean) ** 2) / (2 * half)
     if spread < 0:
         raise ValueError(f"{least} and {most} among {count} scores have a larger std than {std}")
     values = np.full(count, middle, dtype=np.float64)
-    half = rest // 2
     values[2 : 2 + half] += math.sqrt(spread)
     values[2 + half : 2 + 2 * half] -= math.sqrt(spread)
     values[:2] = least, most

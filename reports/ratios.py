@@ -1,0 +1,85 @@
+"""A figure at one level of an axis against another: the ratio, its pairs, and what replicates say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from reports.contrasts import Compared, Contrast, Grid, Measure, compared
+from reports.resampling import CONFIDENCE, Interval, bootstrap_interval, geometric_mean
+from reports.snapshot import Scalar
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The larger of two levels against the smaller."""
+
+    contrast: Contrast
+    """Turned so that its level has the larger figures, in the geometric mean."""
+    pairs: tuple[Compared, ...]
+    """One at least."""
+    interval: Interval | None
+    """Of the mean ratio, over replicates; None where nothing was repeated."""
+    is_noise: bool = False
+    """Replicates leave it open which of the two is larger."""
+
+    @property
+    def mean(self) -> float:
+        return geometric_mean([pair.ratio for pair in self.pairs])
+
+    @property
+    def most(self) -> float:
+        """The relative difference that is not exceeded: by the interval's ends, or by any pair where nothing was repeated."""
+        ends = [self.interval.low, self.interval.high] if self.interval else [pair.ratio for pair in self.pairs]
+        return max(max(end, 1 / end) for end in ends) - 1
+
+
+def ratios(grid: Grid, axis: str, measure: Measure) -> list[Ratio]:
+    """From each level to the next, where a pair has both figures; what is noise is judged for all of them at once."""
+    contrasts = grid.adjacent(axis)
+    confidence = 1 - (1 - CONFIDENCE) / max(len(contrasts), 1)  # Bonferroni: the largest of many is likely to be chance
+    found = [_turned(contrast, compared(contrast, measure)) for contrast in contrasts]
+    return [
+        Ratio(contrast, tuple(pairs), ratio_interval(grid, pairs), _is_noise(ratio_interval(grid, pairs, confidence)))
+        for contrast, pairs in found
+        if pairs
+    ]
+
+
+def largest(found: Sequence[Ratio], least: float) -> Ratio | None:
+    """The largest of those that reach `least` and are no noise."""
+    real = [one for one in found if one.mean >= least and not one.is_noise]
+    return max(real, key=lambda one: one.mean, default=None)
+
+
+def ratio_interval(grid: Grid, pairs: Sequence[Compared], confidence: float = CONFIDENCE) -> Interval | None:
+    """Of the geometric mean; None with fewer than two replicates."""
+    interval = bootstrap_interval(replicate_logs(grid, pairs), confidence=confidence)
+    if interval is None:
+        return None
+    return Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high), interval.n)
+
+
+def _turned(contrast: Contrast, pairs: list[Compared]) -> tuple[Contrast, list[Compared]]:
+    """So that its level has the larger figures."""
+    if pairs and geometric_mean([pair.ratio for pair in pairs]) < 1:
+        return contrast.swapped(), [Compared(pair.pair[::-1], pair.reference, pair.level) for pair in pairs]
+    return contrast, pairs
+
+
+def _is_noise(interval: Interval | None) -> bool:
+    return interval is not None and interval.low <= 1
+
+
+def replicate_logs(grid: Grid, pairs: Sequence[Compared]) -> list[float]:
+    """log(level / reference) of each replicate, averaged over the settings of the other axes; one in all without replicates.
+
+    Settings were chosen; replicates are what would come out otherwise next time.
+    """
+    found: dict[tuple[Scalar, ...], list[float]] = {}
+    for pair in pairs:
+        replicate = tuple(pair.pair[0].parameters.get(axis) for axis in sorted(grid.replicates))
+        found.setdefault(replicate, []).append(math.log(pair.ratio))
+    return [fmean(logs) for logs in found.values()]
