@@ -128,6 +128,9 @@ class RootPaths:
     def report(self, sweep: str) -> Path:
         return self.sweep(sweep) / "report.md"
 
+    def comparison(self, first: str, second: str) -> Path:
+        return self.sweep(second) / f"against-{first}.md"
+
     def point(self, sweep: str, point_id: str) -> Path:
         return self.sweep(sweep) / point_id
 

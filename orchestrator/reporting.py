@@ -10,10 +10,14 @@ from orchestrator.errors import UsageError
 from orchestrator.paths import RootPaths
 from orchestrator.snapshot import sweep_snapshot
 from orchestrator.store import Store
+from reports.compare import report as comparison
+from reports.compare.report import Compared
 from reports.drawing import TemplateProblem
 from reports.files import write_files
+from reports.html import to_html
 from reports.report import render
 from reports.snapshot import SweepSnapshot
+from trainer_ext.records import write_atomic
 
 
 def write_report(store: Store, paths: RootPaths, sweep: str) -> Path:
@@ -50,6 +54,32 @@ def write_snapshot(snapshot: SweepSnapshot, path: Path, templates: Sequence[Path
     """
     with _said_plainly():
         write_files(snapshot, path, templates, html=html)
+    return path
+
+
+def draw_comparison(compared: Compared, templates: Sequence[Path]) -> str:
+    """The Markdown.
+
+    Raises:
+        UsageError: a template cannot be used.
+    """
+    with _said_plainly():
+        return comparison.render(compared, templates)
+
+
+def write_comparison(compared: Compared, path: Path, templates: Sequence[Path], *, html: bool = False) -> Path:
+    """`path`, its Markdown, with a CSV file and where it is asked for a page beside it.
+
+    Raises:
+        UsageError: a template cannot be used; nothing is written then.
+        OSError: the folder cannot be written.
+    """
+    drawn = draw_comparison(compared, templates)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, drawn)
+    write_atomic(path.with_suffix(".csv"), comparison.to_csv(compared))
+    if html:
+        write_atomic(path.with_suffix(".html"), to_html(drawn, path.parent))
     return path
 
 

@@ -74,18 +74,18 @@ def draw(snapshot: SweepSnapshot, sections: Sequence[Section], folders: Sequence
     Raises:
         TemplateProblem: a template of the user's is called like no section, is not Jinja2, or asks for what is not there.
     """
-    environment = _environment(tuple(folders))
-    blocks = (_draw(environment, section, snapshot) for section in sections)
+    found = ((section, section.context(snapshot)) for section in sections)
+    blocks = (draw_context(section, context, snapshot, folders) for section, context in found if context is not None)
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def check_names(folders: Sequence[Path], sections: Sequence[Section]) -> None:
-    """A file that is called like no section would be overlooked in silence.
+def check_names(folders: Sequence[Path]) -> None:
+    """A file that is called like no template of ours would be overlooked in silence.
 
     Raises:
         TemplateProblem: there is one, or a folder is none.
     """
-    known = [section.name + SUFFIX for section in sections]
+    known = sorted(path.name for path in BUILT_IN.glob("*" + SUFFIX))
     for folder in folders:
         if not folder.is_dir():
             raise TemplateProblem(f"{folder}: no such folder of templates")
@@ -96,14 +96,14 @@ def check_names(folders: Sequence[Path], sections: Sequence[Section]) -> None:
                 raise TemplateProblem(f"{path}: the report has no such section; {hint}")
 
 
-def _draw(environment: Environment, section: Section, snapshot: SweepSnapshot) -> str:
+def draw_context(
+    section: Section, context: Mapping[str, Any], snapshot: SweepSnapshot, folders: Sequence[Path] = ()
+) -> str:
+    """One section out of its data, without a blank line at either end; arguments and errors as of `draw`."""
     import jinja2
 
-    context = section.context(snapshot)
-    if context is None:
-        return ""
     try:
-        drawn = environment.get_template(section.name + SUFFIX).render(**context, snapshot=snapshot)
+        drawn = _environment(tuple(folders)).get_template(section.name + SUFFIX).render(**context, snapshot=snapshot)
     except jinja2.TemplateSyntaxError as error:
         raise TemplateProblem(f"{error.filename or error.name}, line {error.lineno}: {error.message}") from error
     except jinja2.TemplateNotFound as error:

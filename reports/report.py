@@ -42,7 +42,7 @@ def render(snapshot: SweepSnapshot, templates: Sequence[Path] = (), only: Collec
     Raises:
         reports.drawing.TemplateProblem: one of the user's templates cannot be used.
     """
-    check_names(templates, SECTIONS)
+    check_names(templates)
     wanted = [section for section in SECTIONS if (only is None or section.name in only) and _is_there(section)]
     return draw(snapshot, wanted, templates)
 

@@ -1,9 +1,10 @@
-"""`report SWEEP`: draw the report again from stored evidence; no job is asked anything."""
+"""`report SWEEP`: draw the report again from stored evidence; no job is asked anything. `--compare A B`: two sweeps at once."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
@@ -11,9 +12,16 @@ from orchestrator.cli.driving import near
 from orchestrator.errors import UsageError
 from orchestrator.git_changes import read_changes
 from orchestrator.paths import RootPaths
-from orchestrator.reporting import draw_report, own_templates, write_snapshot
+from orchestrator.reporting import (
+    draw_comparison,
+    draw_report,
+    own_templates,
+    write_comparison,
+    write_snapshot,
+)
 from orchestrator.snapshot import sweep_snapshot
 from orchestrator.store import Store
+from reports.compare.report import compare
 from reports.snapshot import SweepSnapshot
 
 
@@ -21,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sweep_name(parser)
     parser.add_argument("--stdout", action="store_true", help="print it instead of writing report.md")
     parser.add_argument("--html", action="store_true", help="write report.html as well: one page with its plots in it")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="set two sweeps side by side instead, point by point"
+    )
     parser.add_argument(
         "--base", metavar="COMMIT", help="show the files changed since then, not since the sweep before"
     )
@@ -35,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     paths, store = open_existing(args)
-    name = sweep_name(args, store)
     templates = [*([args.templates] if args.templates else []), *own_templates(paths)]
+    if args.compare:
+        return _compare(args, store, paths, templates)
+    name = sweep_name(args, store)
     snapshot = _snapshot(store, paths, name, args.base)
     if args.stdout:
         print(draw_report(snapshot, templates), end="")
@@ -44,6 +57,26 @@ def run(args: argparse.Namespace) -> int:
         path = write_snapshot(snapshot, paths.report(name), templates, html=args.html)
         print(near(path.with_suffix(".html") if args.html else path))
     return 0
+
+
+def _compare(args: argparse.Namespace, store: Store, paths: RootPaths, templates: Sequence[Path]) -> int:
+    if args.sweep or args.base:
+        raise UsageError("--compare A B names both sweeps: neither another one nor --base goes with it")
+    a, b = (sweep_snapshot(store, paths, store.sweep(name).name) for name in args.compare)
+    changes = read_changes(_repository(b), a.git.commit, b.git.commit) if a.git and b.git else None
+    compared = compare(a, b, changes)
+    if args.stdout:
+        print(draw_comparison(compared, templates), end="")
+    else:
+        path = write_comparison(compared, paths.comparison(a.name, b.name), templates, html=args.html)
+        print(near(path.with_suffix(".html") if args.html else path))
+    return 0
+
+
+def _repository(snapshot: SweepSnapshot) -> Path:
+    """A folder in the repository that the sweep was started from: its sweep file's, or where we are."""
+    folder = Path(snapshot.spec_path or ".").resolve().parent
+    return folder if folder.is_dir() else Path.cwd()
 
 
 def _snapshot(store: Store, paths: RootPaths, name: str, base: str | None) -> SweepSnapshot:
@@ -57,8 +90,7 @@ def _snapshot(store: Store, paths: RootPaths, name: str, base: str | None) -> Sw
         return snapshot
     if snapshot.git is None:
         raise UsageError(f"{name} was started outside a git repository: there is nothing to compare with {base}")
-    folder = Path(snapshot.spec_path or ".").resolve().parent
-    folder = folder if folder.is_dir() else Path.cwd()
+    folder = _repository(snapshot)
     changes = read_changes(folder, base, snapshot.git.commit)
     if changes is None:
         raise UsageError(

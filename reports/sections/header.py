@@ -20,13 +20,13 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any]:
     name = text(one_line(snapshot.name))
     return {
         "title": name if snapshot.created_at is None else f"{day(snapshot.created_at)} - {name}",
-        "delivery": delivery(snapshot),
+        "delivery": delivery(snapshot, "with anomalies (see Notes)"),
         "scope": _scope(snapshot),
         "clock": _clock(snapshot),
     }
 
 
-def delivery(snapshot: SweepSnapshot) -> str:
+def delivery(snapshot: SweepSnapshot, flagged_words: str = "with anomalies") -> str:
     """How many points came to what end, in one cell."""
     total = len(snapshot.points)
     states = Counter(point.state for point in snapshot.points)
@@ -37,7 +37,7 @@ def delivery(snapshot: SweepSnapshot) -> str:
     if retried:
         parts.append(f"{retried} took more than one attempt")
     if flagged:
-        parts.append(f"{flagged} with anomalies (see Notes)")
+        parts.append(f"{flagged} {flagged_words}")
     sweep = f"Sweep {text(snapshot.state)}: " if snapshot.state not in ("", "succeeded", "finished") else ""
     return sweep + ", ".join(parts) + "."
 
