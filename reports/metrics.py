@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from reports.snapshot import NpzSnapshot, PointSnapshot, SweepSnapshot
 
@@ -41,6 +41,9 @@ PHASES: tuple[tuple[str, Names], ...] = (
 )
 """Columns of the timing table, from the inner phases to the whole step."""
 
+_TIMED = "timing_s/influence_"
+_MOST_FURTHER = 12
+
 _MOST_STEPS_SHOWN = 3
 
 
@@ -52,6 +55,13 @@ def series(point: PointSnapshot, names: Names) -> dict[int, float]:
 
 def at(point: PointSnapshot, names: Names, step: int | None) -> float | None:
     return None if step is None else _first(point.metrics.get(step, {}), names)
+
+
+def further_phases(points: Iterable[PointSnapshot], step: int) -> list[tuple[str, Names]]:
+    """Timings of the influence trace that `PHASES` does not know, by name: other trainers time other things."""
+    known = {name for _, names in PHASES for name in names}
+    found = {name for point in points for name in point.metrics.get(step, {}) if name.startswith(_TIMED)} - known
+    return [(name.removeprefix(_TIMED), (name,)) for name in sorted(found)[:_MOST_FURTHER]]
 
 
 def peak(point: PointSnapshot, names: Names) -> float | None:

@@ -41,7 +41,10 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
 
 
 def _point_a_row(snapshot: SweepSnapshot, points: Sequence[PointSnapshot], step: int) -> list[Column]:
-    phases = [Column(f"`{name}` (s)", _cells(points, figure, seconds), numeric=True) for name, figure in _phases(step)]
+    phases = [
+        Column(f"{code(name)} (s)", _cells(points, figure, seconds), numeric=True)
+        for name, figure in [*_phases(step), *_further(points, step)]
+    ]
     shares = [Column(title, _shares(points, *pair), numeric=True) for title, pair in _shares_of(step).items()]
     whole = [
         Column(JOB, _cells(points, job_seconds, seconds), numeric=True),
@@ -52,7 +55,10 @@ def _point_a_row(snapshot: SweepSnapshot, points: Sequence[PointSnapshot], step:
 
 def _phase_a_row(snapshot: SweepSnapshot, points: Sequence[PointSnapshot], step: int) -> list[Column]:
     rows: list[tuple[str, list[str]]] = [
-        *((f"`{name}` (s)", _cells(points, figure, milliseconds)) for name, figure in _phases(step)),
+        *(
+            (f"{code(name)} (s)", _cells(points, figure, milliseconds))
+            for name, figure in [*_phases(step), *_further(points, step)]
+        ),
         *((title, _shares(points, *pair)) for title, pair in _shares_of(step).items()),
         (JOB, _cells(points, job_seconds, milliseconds)),
         (OUTSIDE, _cells(points, outside_steps, milliseconds)),
@@ -90,15 +96,21 @@ def _shares_of_one(point: PointSnapshot, step: int, titles: Sequence[str]) -> li
 def _phases(step: int) -> list[tuple[str, Figure]]:
     """Name -> seconds of one step, from the inner phases to the whole step."""
 
-    def timed(names: metrics.Names) -> Figure:
-        return lambda point: metrics.at(point, names, step)
-
     found = []
     for name, names in metrics.PHASES:
         if name == "pop_rows":
             found.append((OTHER, lambda point: _rest_of_pop_rows(point, step)))
-        found.append((name, timed(names)))
+        found.append((name, _timed(names, step)))
     return found
+
+
+def _further(points: Sequence[PointSnapshot], step: int) -> list[tuple[str, Figure]]:
+    """What else a job timed of the trace: part of none of the shares."""
+    return [(name, _timed(names, step)) for name, names in metrics.further_phases(points, step)]
+
+
+def _timed(names: metrics.Names, step: int) -> Figure:
+    return lambda point: metrics.at(point, names, step)
 
 
 def _rest_of_pop_rows(point: PointSnapshot, step: int) -> float | None:

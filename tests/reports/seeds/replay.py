@@ -158,13 +158,15 @@ class ReplayedJob:
         found = {metric: self.job.value(name, step) for name, metric in METRICS.items() if name in self.job.figures}
         tokens = self.job.facts.get("selected_tokens")
         extra = {"influence_trace/debug_capture_selected_tokens": number(tokens)} if tokens else {}
+        further = self.job.facts.get("further_timings", {})
+        extra |= {f"timing_s/influence_{name}": number(shown) for name, shown in further.items()}
         return {**{name: value for name, value in found.items() if value is not None}, **extra}
 
     def console(self, rows: Mapping[int, Mapping[str, float]]) -> list[str]:
         lines = [f"Total training steps: {len(self.steps)}", "[influence_trace] setup exclude_self_response=True"]
         lines += [f"step:{step} - " + " - ".join(f"{k}:{v}" for k, v in data.items()) for step, data in rows.items()]
         if self.job.facts.get("restarts"):  # the scheduler ran it once more, and it did not get far
-            lines.append("step:1 - timing_s/step:700.5 - timing_s/gen:400.5")
+            lines.append("step:1 - timing_s/step:700.5 - actor/lr:1e-06")
         return [*lines, "ray shutdown failed" if self.job.facts.get("exit_code") else "Training finished"]
 
     def write_npz(self, path: Path, step: int) -> None:

@@ -61,7 +61,8 @@ def test_an_earlier_run_is_judged_from_its_folder_and_flagged_in_the_report(
 def missing_figures(report: PrintedReport, drawn: str) -> Iterator[str]:
     """Figures of every job, in the job's row or column."""
     for job in report.jobs:
-        for name, shown in {**job.figures, **job.scores}.items():
+        further = job.facts.get("further_timings", {})
+        for name, shown in {**job.figures, **job.scores, **further}.items():
             section = "NPZ Score Distribution" if name in job.scores else ""
             found = cells(drawn, job.name, name, section)
             if not any(agrees(shown, cell) for cell in found):
