@@ -21,6 +21,7 @@ from tests.trainer_ext.verl_plugin.engine_world import (
     update,
     worker_of,
 )
+from tests.trainer_ext.verl_plugin.projected import projected_updates, write_directions
 from trainer_ext.assets import tiny_qwen2
 from trainer_ext.influence import InfluenceConfig
 from trainer_ext.verl_plugin.worker import score_rows
@@ -43,6 +44,8 @@ CAPTURES = [
 """Output function, and whether the update's own pass is tapped."""
 SCOPES = ("per_prompt", "all_selected", "global")
 MODES, SOURCES = ("identity", "inverse"), ("token", "response")
+Projected = tuple[dict[str, Tensor], dict[str, float]]
+"""Weights after updates, and metrics."""
 Scores = dict[tuple[str, bool, str, str, str], Tensor]
 """[tokens] by output function, inline, mode, source and scope."""
 
@@ -93,18 +96,19 @@ def capture(worker: Any, batch: Any, asked: dict[str, Any]) -> Any:
     return dataclasses.replace(captured, modules=dict(captured.modules.items()))
 
 
-def one_rank(rank: int, world: int, port: int, folder: Path) -> Scores:
+def one_rank(rank: int, world: int, port: int, folder: Path) -> tuple[Scores, Projected]:
     with worker_of(make_config(folder), rank, world, port) as worker:
-        return all_modes(worker, HALVES[rank], world)
+        return all_modes(worker, HALVES[rank], world), projected_updates(worker, folder, HALVES[rank], world)
 
 
-def expected(model_folder: Path) -> Scores:
-    """What a group of responses comes to on one rank that holds nothing else of the scope."""
+def expected(model_folder: Path) -> tuple[Scores, Projected]:
+    """What a group of responses comes to on one rank that holds nothing else of the scope; and its updates with all rows."""
     with worker_of(make_config(model_folder)) as worker:
         whole = all_modes(worker, ROWS, 1, ("per_prompt", "global"))
         first, second = (all_modes(worker, half, 1, ("all_selected",)) for half in HALVES)
+        projected = projected_updates(worker, model_folder, ROWS)
     answers = {**whole, **{case: torch.cat([first[case], second[case]]) for case in first}}
-    return {case: answer * loss_ratio(*case) for case, answer in answers.items()}
+    return {case: answer * loss_ratio(*case) for case, answer in answers.items()}, projected
 
 
 def loss_ratio(function: str, _inline: bool, mode: str, _source: str, scope: str) -> Tensor:
@@ -118,12 +122,14 @@ def loss_ratio(function: str, _inline: bool, mode: str, _source: str, scope: str
     return (ratio**2).repeat_interleave(torch.tensor(tokens))
 
 
-def test_two_ranks_score_as_one_rank_would_whichever_pass_they_capture(tmp_path: Path) -> None:
+def test_two_ranks_score_and_project_as_one_rank_would_whichever_pass_they_capture(tmp_path: Path) -> None:
     """One test, since the processes start once for it."""
     tiny_qwen2.make(tmp_path, seed=0)
-    first, second = on_ranks(2, one_rank, tmp_path)
+    write_directions(tmp_path)
+    (first, first_projected), (second, second_projected) = on_ranks(2, one_rank, tmp_path)
     two_ranks = {case: torch.cat([first[case], second[case]]) for case in first}
-    one = expected(tmp_path)
+    one, projected = expected(tmp_path)
+    assert_same_updates(first_projected, second_projected, projected)
     assert len(two_ranks) == len(one) == 5 * 2 * 2 * 3
     wrong = {case: error for case, found in two_ranks.items() if not (error := difference(found, one[case])) < 1e-4}
     assert not wrong, "against one rank"
@@ -132,6 +138,15 @@ def test_two_ranks_score_as_one_rank_would_whichever_pass_they_capture(tmp_path:
         case: error for case, own in pairs.items() if not (error := difference(two_ranks[case], two_ranks[own])) < 1e-4
     }
     assert not differ, "inline against separate"
+
+
+def assert_same_updates(first: Projected, second: Projected, one: Projected) -> None:
+    """Weights and figures after projected updates: the same on both ranks, and those of one rank with all rows."""
+    (weights, metrics), (other_weights, other_metrics), (expected_weights, expected_metrics) = first, second, one
+    assert metrics == other_metrics == pytest.approx(expected_metrics, rel=1e-3, abs=1e-6)
+    for name, weight in expected_weights.items():
+        assert torch.equal(weights[name], other_weights[name])
+        assert torch.allclose(weights[name], weight, atol=1e-5), name
 
 
 def difference(found: Tensor, answer: Tensor) -> float:
