@@ -225,7 +225,9 @@ class Cluster:
             if one.nodes and one.stage in HOLDS_NODES
         ]
         waiting = [
-            Waiting(one.id, one.pod_gpus, one.pool_names or self._pools(), one.priority, one.waits_since)
+            Waiting(
+                one.id, one.pod_gpus, one.pool_names or self._pools(), one.priority, one.waits_since, one.excluded_nodes
+            )
             for one in workloads
             if one.stage is Stage.PENDING
         ]

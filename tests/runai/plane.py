@@ -58,6 +58,8 @@ class ControlPlane:
     nodes: Sequence[Node] = NODES
     secrets: Mapping[tuple[str, str], str] = field(default_factory=dict)
     version: str = "2.24.5"
+    shows_nodes: bool = True
+    """Whether the account may see nodes; researchers need not."""
     domain: str = ""
     """Of the cluster; the server says its own."""
     faults: Faults = field(default_factory=Faults)

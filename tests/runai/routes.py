@@ -15,17 +15,15 @@ from urllib.parse import parse_qsl
 from pydantic import BaseModel
 from runai import models
 
-from tests.runai import listing, schema, views
+from tests.runai import listing, organization, schema, views
 from tests.runai.faults import Fate, Fault
-from tests.runai.plane import CARDS, PROJECT, ControlPlane, Refused, not_found
-from tests.runai.scheduler import PRIORITIES
+from tests.runai.plane import PROJECT, ControlPlane, Refused, not_found
 from tests.runai.tokens import CLIENT_ID, CLIENT_SECRET
 from tests.runai.workload import OVER, Workload
 
 KIND = {"trainings": "training", "distributed": "distributed"}
 REQUESTS = {"training": models.TrainingCreationRequest, "distributed": models.DistributedCreationRequest}
 ANSWERS = {"training": models.Training1, "distributed": models.DistributedWorkload}
-MADE = "2026-01-01T00:00:00.000Z"
 TOO_MANY = 429
 
 
@@ -94,6 +92,7 @@ class Api:
                 ("GET", r"/api/v1/org-unit/projects", self._projects),
                 ("GET", r"/api/v1/clusters", self._clusters),
                 ("GET", r"/api/v1/node-pools", self._node_pools),
+                ("GET", r"/api/v1/nodes", self._nodes),
                 ("GET", r"/api/v1/workload-priorities", self._priorities),
                 ("GET", r"/cluster-api/status", self._cluster_status),
                 ("GET", r"/cluster-api/api/v1/([^/]+)/workloads/training/\w+/([^/]+)/logs(?:/download)?", self._logs),
@@ -273,52 +272,23 @@ class Api:
     # ---- the organisation, and the cluster ---------------------------------------------------------------------------
 
     def _projects(self, request: Request) -> Answer:
-        pools = [{"nodePool": {"id": pool, "name": pool}, "gpu": {"deserved": 16, "limit": -1}} for pool in CARDS]
-        project = {
-            **PROJECT,
-            "resources": pools,
-            "createdAt": MADE,
-            "effective": {"defaultNodePools": list(CARDS)},
-            "status": {"phase": "Ready", "namespace": f"runai-{PROJECT['name']}"},
-        }
-        page = listing.page([project], request.query, {name: name for name in ("id", "name", "clusterId")})
+        fields = {name: name for name in ("id", "name", "clusterId")}
+        page = listing.page([organization.project()], request.query, fields)
         return Answer(200, {"projects": page.items}, schema.OrgUnitProjects)
 
     def _clusters(self, _request: Request) -> Answer:
-        cluster = {
-            "uuid": PROJECT["clusterId"],
-            "tenantId": views.TENANT,
-            "name": "cluster-a",
-            "createdAt": MADE,
-            "domain": self.plane.domain,
-            "version": self.plane.version,
-            "status": {"state": "Connected"},
-        }
-        return Answer(200, [cluster], schema.Clusters)
+        return Answer(200, [organization.cluster(self.plane)], schema.Clusters)
 
     def _node_pools(self, _request: Request) -> Answer:
-        who = {"createdBy": "admin", "createdAt": MADE, "updatedBy": "admin", "updatedAt": MADE}
-        pools = [
-            {
-                "id": pool,
-                "name": pool,
-                "labelKey": "node-pool",
-                "labelValue": pool,
-                "clusterId": PROJECT["clusterId"],
-                "clusterName": "cluster-a",
-                "tenantId": views.TENANT,
-                "isDefault": False,
-                "phase": "Ready",
-                "status": {"nodes": [node.name for node in self.plane.nodes if node.pool == pool]},
-                **who,
-            }
-            for pool in CARDS
-        ]
-        return Answer(200, {"nodepools": pools}, models.GetNodepools200Response)
+        return Answer(200, {"nodepools": organization.node_pools(self.plane)}, models.GetNodepools200Response)
+
+    def _nodes(self, _request: Request) -> Answer:
+        if not self.plane.shows_nodes:
+            raise Refused(403, "You do not have sufficient permissions.")
+        return Answer(200, {"nodes": organization.nodes(self.plane)}, models.Nodes)
 
     def _priorities(self, _request: Request) -> Answer:
-        rows = [{"id": name, "name": name, "value": value} for name, value in PRIORITIES.items()]
-        return Answer(200, {"priorities": rows}, models.GetWorkloadPriorities200Response)
+        return Answer(200, {"priorities": organization.priorities()}, models.GetWorkloadPriorities200Response)
 
     def _cluster_status(self, _request: Request) -> Answer:
         return Answer(200, {"status": "ok"})

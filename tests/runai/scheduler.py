@@ -38,6 +38,8 @@ class Waiting:
     """Tried in this order."""
     priority: int
     since: float
+    excluded: tuple[str, ...] = ()
+    """Nodes that it must not go to."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def _free(nodes: Sequence[Node], placed: Sequence[Placed]) -> dict[str, int]:
 
 def _fit(nodes: Sequence[Node], free: Mapping[str, int], workload: Waiting) -> tuple[str, ...] | None:
     for pool in workload.pools:
-        left = {node.name: free[node.name] for node in nodes if node.pool == pool}
+        left = {
+            node.name: free[node.name] for node in nodes if node.pool == pool and node.name not in workload.excluded
+        }
         chosen = []
         for gpus in workload.pods:
             node = next((name for name, count in left.items() if count >= gpus), None)

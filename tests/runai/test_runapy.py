@@ -150,7 +150,12 @@ def test_projects_clusters_pools_and_priorities_are_readable(client: RunaiClient
     pools = client.organizations.node_pools.get_nodepools().data["nodepools"]
     priorities = client.workloads.workload_properties.get_workload_priorities().data["priorities"]
     assert project["clusterId"] == cluster["uuid"]
+    nodes = client.organizations.nodes.get_tenant_nodes().data["nodes"]
     assert [pool["name"] for pool in pools] == ["h100", "h200"]
+    assert [(node["nodePool"], node["gpuInfo"]["gpuCount"]) for node in nodes] == [
+        *(("h100", 8), ("h100", 8)),
+        *(("h200", 8), ("h200", 8)),
+    ]
     assert {one["name"]: one["value"] for one in priorities}["low"] == 40
 
 

@@ -59,3 +59,8 @@ def test_small_workloads_share_a_node() -> None:
     there = [placed("half", "a", gpus=4)]
     assert decide(NODES[:1], there, [waiting("other", 4)]).starts == {"other": ("a",)}
     assert decide(NODES[:1], there, [waiting("more", 5)]).starts == {}
+
+
+def test_a_workload_keeps_away_from_nodes_that_it_excludes() -> None:
+    asks = Waiting("new", (8,), ("h100",), 40, 0.0, excluded=("a",))
+    assert decide(NODES, [], [asks]).starts == {"new": ("b",)}

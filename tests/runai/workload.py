@@ -106,6 +106,14 @@ class Workload:
         return tuple(self.spec.get("nodePools") or ())
 
     @property
+    def excluded_nodes(self) -> tuple[str, ...]:
+        """Of the required affinity, the one form that keeps away from nodes by name."""
+        terms = (self.spec.get("nodeAffinityRequired") or {}).get("nodeSelectorTerms") or []
+        conditions = [condition for term in terms for condition in term.get("matchExpressions") or []]
+        by_name = [one for one in conditions if (one["key"], one["operator"]) == ("kubernetes.io/hostname", "NotIn")]
+        return tuple(name for one in by_name for name in one.get("values") or [])
+
+    @property
     def pod_gpus(self) -> tuple[int, ...]:
         """GPUs of each pod; the first one's end is the workload's end."""
         gpus = (self.spec.get("compute") or {}).get("gpuDevicesRequest") or 0
