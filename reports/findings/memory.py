@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from reports import metrics
 from reports.contrasts import Compared, Grid, listed
 from reports.findings.finding import (
-    SMALL,
     Finding,
     attempt_places,
     level,
@@ -20,11 +19,13 @@ from reports.findings.finding import (
 from reports.markdown import code
 from reports.numbers import GIB, gib, plural
 from reports.ratios import Ratio, largest, ratios
-from reports.sections.memory import UNRELIABLE, device_peak_bytes, host_peak_bytes
+from reports.sections.memory import UNRELIABLE, device_peak_bytes, had_gpu, host_peak_bytes
 from reports.sections.points import jobs
 from reports.snapshot import PointSnapshot
 
 _MOST_MOVED = 4
+_WORTH_TELLING = 0.05
+"""Relative growth of memory below which nobody plans otherwise."""
 _MEMORY = ("gpu_oom", "host_oom")
 
 
@@ -69,7 +70,7 @@ def memory_of_levels(grid: Grid) -> list[Finding]:
     found = []
     for axis in grid.factors:
         for what, measure in (("host memory", host_bytes), ("GPU memory", gpu_bytes)):
-            most = largest(ratios(grid, axis, measure), 1 + SMALL)
+            most = largest(ratios(grid, axis, measure), 1 + _WORTH_TELLING)
             if most is not None:
                 found.append(_growth(grid, what, most))
     return found
@@ -83,7 +84,9 @@ def host_bytes(point: PointSnapshot) -> float | None:
 
 
 def gpu_bytes(point: PointSnapshot) -> float | None:
-    """What the device saw; torch's figure where it is all there is and nothing speaks against it."""
+    """What the device saw; torch's figure where it is all there is and nothing speaks against it; None without a GPU."""
+    if not had_gpu(point):
+        return None
     physical, torch_gib = device_peak_bytes(point), metrics.peak(point, metrics.TORCH_PEAK_GIB)
     if physical is not None:
         return physical

@@ -36,5 +36,6 @@ def findings(snapshot: SweepSnapshot) -> list[Finding]:
 
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
-    found = findings(snapshot)
-    return {"findings": found} if found else None
+    found, grid = findings(snapshot), Grid.of(snapshot)
+    once = len(grid.points) > 1 and bool(grid.factors) and not set(grid.axes) & grid.replicates
+    return {"findings": found, "once": once} if found else None

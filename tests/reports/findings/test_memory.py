@@ -86,6 +86,13 @@ def test_torchs_figure_is_compared_only_where_nobody_doubts_it() -> None:
     assert memory_of_levels(sweep(anomalies=DOUBTED)) == []
 
 
+def test_on_a_machine_without_gpus_there_is_no_gpu_memory() -> None:
+    """The job reports its own memory under the device's name there."""
+    sizes = ((64, 4.0), (32, 8.0))
+    points = [made_point({"factor": f}, {"perf/physical_memory_peak_gb": gib}, pool=None) for f, gib in sizes]
+    assert memory_of_levels(Grid.of(made_sweep(points))) == []
+
+
 def test_small_growth_is_no_finding() -> None:
-    points = [made_point({"factor": f}, gpu_peak_bytes=gib * GIB) for f, gib in ((64, 100), (32, 102))]
+    points = [made_point({"factor": f}, gpu_peak_bytes=gib * GIB) for f, gib in ((64, 100), (32, 104))]
     assert memory_of_levels(Grid.of(made_sweep(points))) == []

@@ -55,6 +55,11 @@ def test_the_scores_may_be_the_bottleneck_themselves() -> None:
     assert "The scores are the largest part" in finding.sentence
 
 
+def test_a_part_that_is_less_than_what_nobody_timed_is_not_called_the_largest() -> None:
+    times = {"pop_rows": 0.22, "loss_backward": 0.1, "update_actor": 0.86}
+    assert bottleneck(Grid.of(made_sweep([made_point({"factor": 32}, times)]))) == []
+
+
 def test_timings_that_are_zero_or_missing_say_nothing() -> None:
     for times in (dict.fromkeys(TIMED, 0.0), {"pop_rows": 1.0}, {"update_actor": 10.0}):
         grid = Grid.of(made_sweep([made_point({"factor": 64}, times)]))

@@ -18,6 +18,15 @@ def test_findings_are_numbered_and_each_names_where_its_figures_stand() -> None:
     assert lines[3].startswith("2. **All 2 points emitted 96 rows**")
 
 
+def test_without_replicates_the_reader_is_warned_of_noise() -> None:
+    times = {"step": 100.0}
+    once = made_sweep([made_point({"factor": f}, times) for f in (64, 32)])
+    seeds = [made_point({"factor": f}, times, replicate={"seed": s}, name=f"{f}-{s}") for f in (64, 32) for s in (0, 1)]
+    alone = made_sweep([made_point({"factor": 64}, {"influence_trace/rows_emitted": 96})])
+    warned = ["may be noise" in render(sweep, only={"findings"}) for sweep in (once, made_sweep(seeds), alone)]
+    assert warned == [True, False, False]
+
+
 def test_a_sweep_that_shows_nothing_has_no_such_section() -> None:
     assert render(made_sweep([made_point({"factor": 64})]), only={"findings"}) == "\n"
     assert render(SweepSnapshot(name="empty"), only={"findings"}) == "\n"

@@ -72,7 +72,7 @@ def replayed(root: Path, report: PrintedReport) -> Rehearsal:
         spec=spec,
         ladder=tuple(facts["ladder"]),
         clock=FakeClock(begin),
-        poll_s=60.0,
+        poll_s=300.0,
     )
     points = [ReplayedJob(report, job).point(index) for index, job in enumerate(report.jobs)]
     git = {**facts["git"], "changes": changes(root / "repository", facts["changes"])}

@@ -6,6 +6,7 @@ triage and the store; nothing but files in attempt folders carries the figures.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ def test_a_replay_shows_every_figure_flag_check_and_finding_of_the_report(name: 
     assert [*missing_checks(report, drawn)] == []
     assert [*missing_lines(drawn, report.facts["findings"])] == []
     assert [*missing_changes(report, drawn)] == []
+    assert [*missing_places(rehearsal.paths.sweep("s"), drawn)] == []
     assert drawn.startswith(f"## {report.facts['date']}")
 
 
@@ -115,6 +117,19 @@ def missing_changes(report: PrintedReport, drawn: str) -> Iterator[str]:
     for path, why in report.facts["changes"]:
         if not any(path in row[0] and why in " ".join(row[1:]) for row in rows):
             yield f"{path}: {why}"
+
+
+def missing_places(folder: Path, drawn: str) -> Iterator[str]:
+    """Every file that a key finding names is there, with as many lines as it says."""
+    section = drawn.partition("### Key Findings")[2].partition("\n### ")[0]
+    named = re.findall(r"`([^` ]+\.(?:jsonl|npz|log)(?::\d+)?)`", section)
+    if not named:
+        yield "no finding names a file"
+    for place in named:
+        name, _, line = place.partition(":")
+        path = folder / name
+        if not path.is_file() or (line and len(path.read_bytes().splitlines()) < int(line)):
+            yield place
 
 
 def flags(snapshot: SweepSnapshot) -> dict[str, list[str]]:
