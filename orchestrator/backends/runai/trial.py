@@ -62,7 +62,7 @@ class Pace:
 PACE = Pace()
 
 
-class _NoRoom(Exception):
+class _CannotGoOn(Exception):
     """The trial cannot go on; the message says why."""
 
 
@@ -96,7 +96,7 @@ class Trial:
         try:
             self.folder.mkdir(parents=True)
             yield from self._steps()
-        except (_NoRoom, OrchestratorError, OSError) as error:
+        except (_CannotGoOn, OrchestratorError, OSError) as error:
             yield Sign("trial job", False, str(error))
         finally:
             self._clear()
@@ -187,8 +187,8 @@ class Trial:
     def _nothing_written(self) -> str:
         inside = self.backend.inside(self.folder)
         return (
-            f"the container runs and wrote nothing to {inside} that is seen here as {self.folder}: check runai.mounts "
-            f"(the claim, and where it is mounted here and there); {self._last_words()}"
+            f"The container wrote nothing to {inside} that is seen here as {self.folder}: check runai.mounts (the claim, and "
+            f"where it is mounted here and there) and the image; Run:ai says: {self._last_words()}"
         )
 
     def _suspended_and_resumed(self) -> Iterator[Sign]:
@@ -252,12 +252,14 @@ class Trial:
                 self.phases.append(phase)
             now = stage(phase)
             if now is Stage.ENDED and wanted is not Stage.ENDED:
-                raise _NoRoom(f"it ended as {phase} already: {self._last_words()}")
+                raise _CannotGoOn(f"it ended as {phase} already. {self._nothing_written()}")
             return row if now is wanted and phase not in ("Stopping", "Suspending", "Terminating") else None
 
         found: dict[str, Any] | None = self._wait(there, within_s)
         if found is None:
-            raise _NoRoom(f"not {wanted.value} within {within_s:.0f} s; it is {self.phases[-1:]}: {self._last_words()}")
+            raise _CannotGoOn(
+                f"not {wanted.value} within {within_s:.0f} s; it is {self.phases[-1:]}: {self._last_words()}"
+            )
         return found
 
     def _wait(self, there: Callable[[], Any], within_s: float, otherwise: str | None = None) -> Any:
@@ -265,7 +267,7 @@ class Trial:
         while (found := there()) is None and self.clock.now() < deadline:
             self.clock.sleep(self.pace.look_every_s)
         if found is None and otherwise is not None:
-            raise _NoRoom(otherwise)
+            raise _CannotGoOn(otherwise)
         return found
 
     def _row(self) -> dict[str, Any]:
