@@ -67,13 +67,14 @@ def display(console: Console, sweep: str, every_s: float = PLAIN_EVERY_S) -> Ite
 class _Panel:
     def __init__(self, live: Live, sweep: str) -> None:
         self._live, self._sweep = live, sweep
-        self._drawn: tuple[Progress, int] | None = None
+        self._drawn: object = None
 
     def show(self, progress: Progress, now: float) -> None:  # noqa: ARG002 - the lines on a pipe need it
-        seen = (progress, self._live.console.height)
-        if seen != self._drawn:
-            self._drawn = seen
-            self._live.update(panel(self._sweep, progress, self._live.console.height - _LINES_AROUND), refresh=True)
+        height = self._live.console.height
+        drawn = (one_line(self._sweep, progress), [_cells(line) for line in progress.running], height)
+        if drawn != self._drawn:
+            self._drawn = drawn
+            self._live.update(panel(self._sweep, progress, height - _LINES_AROUND), refresh=True)
 
 
 class _Lines:
@@ -119,27 +120,31 @@ def panel(sweep: str, progress: Progress, most: int = 20) -> RenderableType:
 
 def _running(lines: Sequence[Running], most: int) -> Table:
     """Columns about which no line knows anything are left out."""
-    columns = {
-        "running": [line.name for line in lines],
-        "try": [str(line.n) for line in lines],
-        "pool": [line.pool or "" for line in lines],
-        "phase": [line.state for line in lines],
-        "step": [_step(line) for line in lines],
-        "loss": [_loss(line.loss) for line in lines],
-        "GPU GiB": [memory(line.gpu) for line in lines],
-        "host GiB": [memory(line.host) for line in lines],
-        "elapsed": [duration(line.elapsed_s) for line in lines],
-    }
-    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    rows = [_cells(line) for line in lines]
+    shown = [name for name in rows[0] if any(row[name] for row in rows)]
     table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim", pad_edge=False)
     for name in shown:
         text = name in ("running", "pool", "phase")
         table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="ellipsis")
-    for at, line in enumerate(lines[:most]):
-        table.add_row(*(Text(cells[at], style=_style(name, line)) for name, cells in shown.items()))
+    for line, row in zip(lines[:most], rows, strict=False):
+        table.add_row(*(Text(row[name], style=_style(name, line)) for name in shown))
     if len(lines) > most:
         table.add_row(Text(f"and {len(lines) - most} more", style="dim"))
     return table
+
+
+def _cells(line: Running) -> dict[str, str]:
+    return {
+        "running": line.name,
+        "try": str(line.n),
+        "pool": line.pool or "",
+        "phase": line.state,
+        "step": _step(line),
+        "loss": _loss(line.loss),
+        "GPU GiB": memory(line.gpu),
+        "host GiB": memory(line.host),
+        "elapsed": duration(line.elapsed_s),
+    }
 
 
 def _style(column: str, line: Running) -> str:

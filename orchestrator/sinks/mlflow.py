@@ -143,11 +143,15 @@ class MlflowSink:
 
     def _replace_figures(self, run: Any, figures: Mapping[str, float], time_ms: int) -> None:
         """Of one step the newest counts, so a figure that is another one now must be newer than the last."""
-        shown = {key: names.summary_value(value) for key, value in figures.items()}
-        for key, value in shown.items():
-            if key not in run.data.metrics or run.data.metrics[key] != value:
-                known = [metric.timestamp for metric in self._client.get_metric_history(run.info.run_id, key)]
-                self._log(run.info.run_id, [MetricRow(0, key, value, max([time_ms, *(time + 1 for time in known)]))])
+        rows = []
+        for key, value in figures.items():
+            legal, shown = names.metric_key(key), names.summary_value(value)
+            old = run.data.metrics.get(legal)
+            if old != shown:
+                before = [] if old is None else self._client.get_metric_history(run.info.run_id, legal)
+                rows.append(MetricRow(0, legal, shown, max([time_ms, *(metric.timestamp + 1 for metric in before)])))
+        if rows:
+            self._log(run.info.run_id, rows)
 
     def _show(self, sweep: _Open, points: Sequence[PointFigures]) -> None:
         """Keep the saved view up to date: which axes and figures its charts have."""
