@@ -25,6 +25,17 @@ PHYSICAL_PEAK_GIB: Names = ("perf/physical_memory_peak_gb",)
 NODE_USED_GIB: Names = ("actor/perf/cpu_memory_used_gb", "perf/cpu_memory_used_gb")
 HOST_PEAK_GIB: Names = ("perf/host_memory_peak_gb",)
 
+# directions projected out of the update: constants of a run, then what a step's projection did
+VHACK_MODULES: Names = ("vhack/modules_kept",)
+VHACK_MODULES_SAVED: Names = ("vhack/modules_saved",)
+VHACK_AXES: Names = ("vhack/axes_kept",)
+VHACK_AXES_SAVED: Names = ("vhack/axes_saved",)
+VHACK_THRESHOLD: Names = ("vhack/threshold",)
+VHACK_CIN: Names = ("vhack/cin",)
+VHACK_COUT: Names = ("vhack/cout",)
+VHACK_FIRED: Names = ("vhack/fired",)
+VHACK_SECONDS: Names = ("timing_s/vhack",)
+
 PHASES: tuple[tuple[str, Names], ...] = (
     ("gen", ("timing_s/gen",)),
     ("grad_staging", ("timing_s/influence_grad_staging",)),

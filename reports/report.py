@@ -23,6 +23,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("attempts", "reports.sections.attempts"),
     Section("findings", "reports.findings.section"),
     Section("similarity", "reports.similarity"),
+    Section("vhack", "reports.sections.vhack"),
     Section("validation", "reports.sections.validation"),
     Section("statistics", "reports.statistics"),
     Section("plots", "reports.plots.section"),
