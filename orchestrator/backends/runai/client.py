@@ -70,6 +70,8 @@ class Client:
             verify=ssl.create_default_context(cafile=ca_file) if ca_file else base_url.startswith("https"),
             headers={"Accept": "application/json"},
             follow_redirects=False,
+            # a connection that was closed while it was idle would make a POST's fate uncertain
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._tokens = TokenSource(self._send_repeated, self._http.build_request, credentials, clock.now)
 
