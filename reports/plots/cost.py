@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = len(style.LINES)
+_MOST_LABELLED = 3
+"""Curves up to which every level is labelled; of more the two ends are."""
 
 
 def cost(snapshot: SweepSnapshot) -> Plot | None:
@@ -26,7 +28,7 @@ def cost(snapshot: SweepSnapshot) -> Plot | None:
         name="cost",
         title=f"Cost against fidelity (step {found[0].step})",
         alt=" ".join(map(_words, found[:MOST])),
-        height=3.3,
+        height=3.3 + 0.09 * min(len(found), MOST),
         draw=partial(_draw, found[:MOST]),
         note=f"Shown are {MOST} of {len(found)} settings." if len(found) > MOST else "",
     )
@@ -49,7 +51,8 @@ def _draw(found: Sequence[Curve], figure: Figure) -> None:
         costs, fidelity = [level.cost_s for level in curve.levels], curve.fidelity
         axes.plot(costs, fidelity, label=short(curve.setting, 60) or None, **style.line(place))
         for level, x, y in zip(curve.levels, costs, fidelity, strict=True):
-            axes.annotate(f"{level.factor:g}", (x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
+            if len(found) <= _MOST_LABELLED or level in (curve.levels[0], curve.levels[-1]):
+                axes.annotate(f"{level.factor:g}", (x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
             if level is curve.knee:
                 axes.plot(x, y, marker="o", markersize=12, markerfacecolor="none", markeredgecolor=style.INK)
     if any(curve.knee for curve in found):

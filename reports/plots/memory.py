@@ -50,7 +50,7 @@ def memory(snapshot: SweepSnapshot) -> Plot | None:
     columns = [(title, [row(point) for point in points]) for title, row in drawn]
     return Plot(
         name="memory",
-        title="Peak memory against its limit",
+        title="Peak memory against its limit" if any(_limits(rows) for _, rows in columns) else "Peak memory",
         alt=" ".join(_words(title, rows) for title, rows in columns),
         height=style.row_height(len(points)) + 0.4,
         draw=partial(_draw, columns),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PHASES = ("hessian_solve", "pop_rows", "update_actor")
 MOST = len(style.LINES)
+_MOST_EXPONENTS = 4
+"""Settings up to which the exponents stand in the panels; of more they stand in the table alone."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def _draw(axis: str, panels: Sequence[tuple[str, Sequence[Series]]], settings: S
         axes.grid()
         axes.set_title(phase)
         axes.set_xlabel(axis)
-        axes.legend(title="exponent", title_fontsize=8, loc="best", alignment="left")
+        if len(settings) <= _MOST_EXPONENTS:
+            axes.legend(title="exponent", title_fontsize=8, loc="best", alignment="left")
     figure.axes[0].set_ylabel("seconds")
     if any(settings):
         handles = [figure.axes[0].plot([], [], **style.line(place))[0] for place in range(len(settings))]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,6 +106,8 @@ def images(plot: Plot, formats: Sequence[str] = FORMATS) -> dict[str, bytes]:
         figure = Figure(figsize=(WIDTH, plot.height), layout="constrained")
         FigureCanvasAgg(figure)
         plot.draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is found once, for all formats
         return {kind: _saved(figure, kind) for kind in formats}
 
 
@@ -153,6 +156,7 @@ def few_decades(axis: Any) -> None:
     from matplotlib.ticker import LogLocator
 
     low, high = sorted(axis.get_view_interval())
-    narrow = low > 0 and high / low < 100
-    axis.set_major_locator(LogLocator(numticks=6, subs=(1, 2, 5) if narrow else (1,)))
+    ratio = high / low if low > 0 else math.inf
+    between = (1, 2, 5) if ratio < 100 else (1,)
+    axis.set_major_locator(LogLocator(numticks=6, subs=tuple(range(1, 10)) if ratio < 10 else between))
     plain_ticks(axis)
