@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reports.contrasts import Grid
-from reports.findings import costs, memory, phases, scores, similarity, solve
+from reports.findings import costs, limits, memory, phases, scores, similarity, solve
 from reports.findings.finding import Finding
 from reports.snapshot import SweepSnapshot
 
@@ -20,6 +20,8 @@ RULES: tuple[Callable[[Grid], list[Finding]], ...] = (
     memory.larger_pool,
     memory.beyond_physics,
     memory.memory_of_levels,
+    limits.host_nearly_full,
+    limits.card_nearly_full,
     scores.spread_over_numbers,
     scores.spread_over_words,
     scores.knee,

@@ -23,11 +23,12 @@ from tests.orchestrator.driving import Rehearsal
 from tests.reports.seeds.printed import PrintedJob, PrintedReport, number
 from tests.reports.seeds.score_files import RESPONSES, scores_like, write_scores
 from tests.triage.gold import CORPUS
-from trainer_ext.records import AttemptSpec, npz_name
+from trainer_ext.records import AttemptSpec, MemorySample, npz_name
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 OOM_LOG = CORPUS / "story-f32-all-selected-on-h100" / "train.log"
 MEGABYTE = 1_000_000
+GIB = 1024**3
 
 METRICS = {
     "rows": "influence_trace/rows_emitted",
@@ -76,7 +77,10 @@ def replayed(root: Path, report: PrintedReport) -> Rehearsal:
     )
     points = [ReplayedJob(report, job).point(index) for index, job in enumerate(report.jobs)]
     git = {**facts["git"], "changes": changes(root / "repository", facts["changes"])}
-    rehearsal.store.put_sweep(replace(rehearsal.store.sweep("s"), git=git), points)
+    row = replace(
+        rehearsal.store.sweep("s"), git=git, description=spec.description, spec_path=f"sweeps/{facts['sweep']}.yaml"
+    )
+    rehearsal.store.put_sweep(row, points)
     rehearsal.drive()
     return rehearsal
 
@@ -146,6 +150,8 @@ class ReplayedJob:
         rows = {step: self.metrics(step) for step in self.steps}
         paths.metrics.write_text("".join(json.dumps({"step": s, "data": d}) + "\n" for s, d in rows.items()))
         paths.console.write_text("\n".join(self.console(rows)) + "\n")
+        if limit := self.job.facts.get("host_limit_gib"):
+            paths.memory.write_text(MemorySample(time=started_at, cgroup_limit=limit * GIB).to_json() + "\n")
         for step in self.steps:
             self.write_npz(paths.influence / npz_name(step), step)
         write_outcome(request, started_at, ended_at, exit_code=self.job.facts.get("exit_code", 0), steps=self.steps)

@@ -36,6 +36,7 @@ def test_a_replay_shows_every_figure_flag_check_and_finding_of_the_report(name: 
     assert [*missing_checks(report, drawn)] == []
     assert [*missing_lines(drawn, report.facts["findings"])] == []
     assert [*missing_changes(report, drawn)] == []
+    assert [*missing_header_and_git(report, drawn)] == []
     assert [*missing_places(rehearsal.paths.sweep("s"), drawn)] == []
     assert drawn.startswith(f"## {report.facts['date']}")
 
@@ -69,6 +70,8 @@ def missing_figures(report: PrintedReport, drawn: str) -> Iterator[str]:
             found = cells(drawn, job.name, name, section)
             if not any(agrees(shown, cell) for cell in found):
                 yield f"{job.name}: {name} {shown}, found {found}"
+        if "pool" in job.facts and f"`{job.facts['pool']}`" not in cells(drawn, job.name, "Pool"):
+            yield f"{job.name}: pool {job.facts['pool']}"
         for phase, shown in job.facts.get("shares", {}).items():
             found = cells(drawn, "other of pop_rows" if phase == "other" else phase, "% of pop_rows", "Timing")
             if not any(agrees(shown, cell) for cell in found):
@@ -117,6 +120,22 @@ def missing_changes(report: PrintedReport, drawn: str) -> Iterator[str]:
     for path, why in report.facts["changes"]:
         if not any(path in row[0] and why in " ".join(row[1:]) for row in rows):
             yield f"{path}: {why}"
+
+
+def missing_header_and_git(report: PrintedReport, drawn: str) -> Iterator[str]:
+    """The sweep's scope, and the four rows about its commit."""
+    rows = {row[0]: row[1] for table in tables(drawn) if len(table.titles) == 2 for row in table.rows}
+    git = report.facts["git"]
+    wanted = {
+        "Scope": report.facts["scope"],
+        "Commit": [git["commit"]],
+        "Branch": [git["branch"]],
+        "Remote": [git["remote"]],
+        "Push": ["Yes" if git["pushed"] else "No"],
+    }
+    for row, words in wanted.items():
+        if not all(str(word) in rows.get(row, "") for word in words):
+            yield f"{row}: {words}, found {rows.get(row)}"
 
 
 def missing_places(folder: Path, drawn: str) -> Iterator[str]:
