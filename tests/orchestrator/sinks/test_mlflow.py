@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sqlite3
 from collections.abc import Mapping
@@ -113,6 +114,60 @@ def test_a_sweep_is_a_parent_run_with_its_note_and_artifacts_under_the_root(
     assert run.data.tags["mlflow.note.content"] == sweep.note_markdown
     assert run.data.tags["commit"] == "abc"
     assert (paths.mlflow_artifacts / sweep.name / runs.run_id / "artifacts" / "report.md").read_text() == "# Report"
+
+
+def test_a_finished_sweep_sums_its_points_up_and_names_the_extremes(
+    sink: MlflowSink, reader: Any, sweep: SweepRecord
+) -> None:
+    for factor, seconds in ((64, 30.0), (128, 10.0), (512, 2.0)):
+        figures = {"summary/step_s": seconds}
+        sink.write_point(point_of(sweep, attempt(), id=str(factor), name=f"infl-f{factor}", summary=figures))
+    sink.finish_sweep(SweepEnd(sweep.name, PointState.SUCCEEDED, START + 9, "# All well", {"sweep/points": 3.0}))
+    runs = sink.locate(sweep.name)
+    assert runs is not None
+    run = reader.get_run(runs.run_id)
+    least, middle, most = (run.data.metrics[f"sweep/step_s_{word}"] for word in ("min", "median", "max"))
+    assert (least, middle, most, run.data.metrics["sweep/points"]) == (2.0, 10.0, 30.0, 3.0)
+    assert (run.data.tags["min.step_s"], run.data.tags["max.step_s"]) == ("infl-f512", "infl-f64")
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["state"]) == ("# All well", "succeeded")
+
+
+def test_a_figure_that_is_another_one_now_is_the_one_that_is_shown(
+    sink: MlflowSink, reader: Any, sweep: SweepRecord
+) -> None:
+    """Also a smaller one of the same moment, of which MLflow by itself would keep the larger."""
+    runs = sink.locate(sweep.name)
+    assert runs is not None
+    for hours in (5.0, 3.0, 4.0, 4.0):
+        sink.finish_sweep(SweepEnd(sweep.name, PointState.FAILED, START + 9, summary={"sweep/gpu_hours": hours}))
+        assert reader.get_run(runs.run_id).data.metrics == {"sweep/gpu_hours": hours}
+    assert len(reader.get_metric_history(runs.run_id, "sweep/gpu_hours")) == 3
+
+
+def test_the_view_has_the_axes_at_once_and_the_figures_at_the_end(
+    sink: MlflowSink, reader: Any, sweep: SweepRecord
+) -> None:
+    def drawn() -> tuple[list[str], list[str]]:
+        runs = sink.locate(sweep.name)
+        assert runs is not None
+        value = reader.get_experiment(runs.experiment_id).tags[f"mlflow.sharedViewState.{runs.view}"]
+        chart = json.loads(json.loads(value)["state"])["compareRunCharts"][0]
+        return chart["selectedParams"], chart["selectedMetrics"]
+
+    assert drawn() == (["factor"], [])
+    sink.write_point(point_of(sweep, attempt(), summary={"summary/score_std": 0.2}))
+    sink.finish_sweep(SweepEnd(sweep.name, PointState.SUCCEEDED, START + 9))
+    assert drawn() == (["factor"], ["summary/score_std"])
+
+
+def test_replicates_of_a_setting_share_a_tag_to_group_by(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
+    for seed in (0, 1):
+        parameters = {"factor": 64, "seed": seed}
+        sink.write_point(point_of(sweep, attempt(), id=str(seed), parameters=parameters, replicate=frozenset({"seed"})))
+    runs = sink.locate(sweep.name)
+    assert runs is not None
+    found = reader.search_runs([runs.experiment_id], "tags.settings = 'factor=64'")
+    assert sorted(run.data.params["seed"] for run in found) == ["0", "1"]
 
 
 def test_a_resumed_sweep_runs_again_until_it_is_finished(sink: MlflowSink, reader: Any, sweep: SweepRecord) -> None:
