@@ -25,7 +25,7 @@ _DOMINANT = 0.3
 def share_of_scores(grid: Grid) -> list[Finding]:
     """What the scores cost of the update where they cost most and least, and which phases of theirs."""
     step = timed_step(grid)
-    known = [(point, times) for point in grid.points if (times := _with_trace(point, step))]
+    known = [(point, times) for point in grid.points if (times := _timed(point, step))]
     if not known:
         return []
     most = max(known, key=lambda one: one[1]["pop_rows"] / one[1]["update_actor"])
@@ -50,35 +50,35 @@ def share_of_scores(grid: Grid) -> list[Finding]:
 
 
 def bottleneck(grid: Grid) -> list[Finding]:
-    """The largest part of the update, where the passes were timed apart."""
+    """The largest part of the update and its trace, where the passes were timed apart."""
     step = timed_step(grid)
-    known = [(point, times) for point in grid.points if (times := _with_trace(point, step)) and _passes(times)]
+    known = [(point, times) for point in grid.points if (times := _timed(point, step)) and _passes(times)]
     if not known:
         return []
     point, times = max(known, key=lambda one: one[1]["update_actor"])
+    trace = metrics.at(point, metrics.TRACE, step) or 0.0
+    whole = times["update_actor"] + trace
     parts = {kind: sum(times[name] for name in names) for kind, names in _passes(times).items()}
     kind, most = max(parts.items(), key=lambda one: one[1])
-    if most <= times["update_actor"] - sum(parts.values()):  # what nobody timed may be larger
+    if most <= whole - sum(parts.values()):  # what nobody timed may be larger
         return []
     names = _passes(times)[kind]
     sum_ = " + ".join(f"{code(name)} {seconds(times[name])} s" for name in names)
     total = f" = {seconds(most)} s" if len(names) > 1 else ""
     where = f" of {code(point.name)}" if len(grid.points) > 1 else ""
-    sentence = (
-        f"**The {kind} are the largest part of the update{where}**: {sum_}{total}, "
-        f"{share(most / times['update_actor'])} of `update_actor`."
-    )
+    beside = f" and the trace beside it ({seconds(times['update_actor'])} + {seconds(trace)} s)" if trace else ""
+    sentence = f"**The {kind} are the largest part of the update{where}**: {sum_}{total}, {share(most / whole)} of `update_actor`{beside}."
     return [Finding(sentence, metric_places([point], step))]
 
 
-def _with_trace(point: PointSnapshot, step: int | None) -> dict[str, float] | None:
-    """Phases of a point whose scores and update were timed; `update_actor` with what the trace took.
+def _timed(point: PointSnapshot, step: int | None) -> dict[str, float] | None:
+    """Phases of a point whose scores and update were timed.
 
-    Our trainer gives back what the trace took of verl's figure and states it as `timing_s/influence`.
+    Our trainer takes the trace out of verl's figure of the update, and states it as `timing_s/influence`.
     """
     times = phases_of(point, step)
     whole = times.get("update_actor", 0.0) + (metrics.at(point, metrics.TRACE, step) or 0.0)
-    return {**times, "update_actor": whole} if 0 < times.get("pop_rows", 0.0) <= whole else None
+    return times if times.get("update_actor") and 0 < times.get("pop_rows", 0.0) <= whole else None
 
 
 def _passes(times: Mapping[str, float]) -> dict[str, tuple[str, ...]]:

@@ -42,11 +42,11 @@ def test_the_passes_together_are_the_bottleneck() -> None:
     assert "`logprob_backward` 76.4 s + `loss_backward` 70.8 s = 147 s, 64% of `update_actor`" in finding.sentence
 
 
-def test_what_our_trainer_takes_out_of_the_update_is_put_back() -> None:
-    """verl's update_actor is stated without the trace, which is stated apart."""
+def test_the_trace_that_our_trainer_states_apart_is_added_and_said_to_be() -> None:
     times = {**TIMED, "update_actor": 150.0, "trace": 80.518}
-    (finding,) = bottleneck(Grid.of(made_sweep([made_point({"factor": 256}, times)])))
-    assert "64% of `update_actor`" in finding.sentence
+    grid = Grid.of(made_sweep([made_point({"factor": 256}, times)]))
+    assert bottleneck(grid)[0].sentence.endswith("64% of `update_actor` and the trace beside it (150 + 80.5 s).")
+    assert "`pop_rows` is 2.3% of `update_actor`** (3.4 of 150 s)" in share_of_scores(grid)[0].sentence
 
 
 def test_the_scores_may_be_the_bottleneck_themselves() -> None:
