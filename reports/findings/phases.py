@@ -67,7 +67,8 @@ def bottleneck(grid: Grid) -> list[Finding]:
     total = f" = {seconds(most)} s" if len(names) > 1 else ""
     where = f" of {code(point.name)}" if len(grid.points) > 1 else ""
     beside = f" and the trace beside it ({seconds(times['update_actor'])} + {seconds(trace)} s)" if trace else ""
-    sentence = f"**The {kind} are the largest part of the update{where}**: {sum_}{total}, {share(most / whole)} of `update_actor`{beside}."
+    of_all = f"{share(most / whole)} of `update_actor`{beside}"
+    sentence = f"**The {kind} are the largest part of the update{where}**: {sum_}{total}, {of_all}."
     return [Finding(sentence, metric_places([point], step))]
 
 

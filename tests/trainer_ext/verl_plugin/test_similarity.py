@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from orchestrator.collect.console import parse_console
+from orchestrator.collect.npz import read_npz
+from reports.report import render
+from reports.similarity import significant
+from reports.snapshot import NpzSnapshot, PointSnapshot, SweepSnapshot
 from tests.trainer_ext.verl_plugin.engine_world import Rows, make_batch, request, traced
 from trainer_ext.influence import InfluenceConfig, ModuleFactors, Responses, compare_projection, similarity
 from trainer_ext.verl_plugin.similarity import RankComparison, combined, lines
+from trainer_ext.writer import ScoredResponse, write_step
 
 ROWS = Rows(
     [
@@ -125,6 +133,26 @@ def test_the_projection_table_has_the_sizes_of_the_reports() -> None:
         ("q_proj", 28, 2304, 40),
         ("up_proj", 28, 13440, 1378),
     ]
+
+
+def test_a_report_shows_every_row_that_the_driver_put_into_the_score_file(tmp_path: Path) -> None:
+    found = combined([compared(1), compared(2)], DIMS)
+    modules = {name: {"k_in": k_in, "k_out": k_out, "route": "direct"} for name, (k_in, k_out) in DIMS.items()}
+    one = ScoredResponse(np.array([1]), np.array([0.5]), np.array([True]), True, 1.0, "a")
+    file = read_npz(
+        write_step(tmp_path, 1, [one], {"modules": modules, "similarity": found}), "influence/step_000001.npz"
+    )
+    assert file.similarity is not None
+    assert [dataclasses.asdict(row) for row in file.similarity.rows] == found["rows"]
+    npz = NpzSnapshot(file.file, file.step, similarity=file.similarity)
+    point = PointSnapshot("job", "job", state="succeeded", npz=(npz,), dims=file.dims)
+    drawn = render(SweepSnapshot("sweep", points=(point,)), only={"similarity"})
+    for row in found["rows"]:
+        part = drawn.partition(f"**{row['matrix']}**")[2]
+        line = next(line for line in part.splitlines() if line.startswith(f"| {row['pair']} |"))
+        figures = [row["mean"], row["cosine"], row["self_dot"]]
+        assert all(f" {significant(figure)} |" in line for figure in figures if figure is not None)
+    assert "| `up_proj` | 28 | 48 | 280 | 13,440 | 1,378 | direct |" in drawn
 
 
 def test_without_an_unprojected_module_nothing_is_said_of_one() -> None:
