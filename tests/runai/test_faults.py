@@ -160,6 +160,23 @@ def test_dying_around_any_request_never_makes_a_second_workload(
     assert deaths >= 15, "the sweep made too few requests for this test to mean anything"
 
 
+def test_dying_around_any_step_of_the_protocol_never_makes_a_second_workload(quick_path: Path) -> None:
+    """Each call into the store or the backend, before it and after it."""
+    deaths = 0
+    for calls in range(1_000):
+        stage = Stage(quick_path / str(calls))
+        try:
+            stage.drive(die_after=calls)
+            break
+        except Died:
+            deaths += 1
+        view = stage.drive()
+        stage.check()
+        assert stage.runs(view) == {"point-0": [("h100", "completed")]}, f"after {calls}"
+        assert len(stage.plane.workloads) == 1
+    assert deaths > 40, "the sweep made too few calls for this test to mean anything"
+
+
 # ---- at random -----------------------------------------------------------------------------------------------------
 
 
