@@ -245,5 +245,5 @@ def _pushed(snapshot: SweepSnapshot) -> Check | None:
     git = snapshot.git
     if git is None or git.pushed is None:
         return None
-    said = f"commit {code(git.commit[:10])} {'was' if git.pushed else 'was not'} seen on {code(git.remote or 'the remote')}"
+    said = f"commit {code(git.commit[:10])} {'was' if git.pushed else 'was not'} seen on {code(git.remote) if git.remote else 'the remote'}"
     return Check("Code pushed to remote", said, git.pushed)

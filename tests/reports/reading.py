@@ -20,6 +20,8 @@ class Table:
     titles: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     """Cells as they are written, Markdown and all."""
+    above: str = ""
+    """The paragraph before it."""
 
     @property
     def heading(self) -> str:
@@ -40,15 +42,19 @@ def rows_below(report: str, heading: str) -> list[dict[str, str]]:
 def _tables(tokens: list[Token]) -> Iterator[Table]:
     headings: dict[int, str] = {}
     rows: list[list[str]] = []
+    above = ""
     for place, token in enumerate(tokens):
         if token.type == "heading_open":
             level = int(token.tag[1])
             headings = {known: words for known, words in headings.items() if known < level}
             headings[level] = tokens[place + 1].content
+            above = ""
+        elif token.type == "paragraph_open":
+            above = tokens[place + 1].content
         elif token.type == "tr_open":
             rows.append([])
         elif token.type in ("th_open", "td_open"):
             rows[-1].append(tokens[place + 1].content)
         elif token.type == "table_close":
-            yield Table(tuple(headings.values()), tuple(rows[0]), tuple(map(tuple, rows[1:])))
+            yield Table(tuple(headings.values()), tuple(rows[0]), tuple(map(tuple, rows[1:])), above)
             rows = []
