@@ -1,10 +1,9 @@
-"""A real server on what the sink wrote: the printed link, searches, previews of the report, and the page itself."""
+"""A real server on what the sink wrote: the printed link, searches, and previews of the report."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from orchestrator.sinks.mlflow_view import points_filter
 
 START = 1_771_754_400_000
 PNG = bytes.fromhex("89504e470d0a1a0a")
-CHROMIUM = shutil.which("chromium")
 
 
 def attempt(n: int, verdict: Verdict, pool: str = "h100") -> AttemptRecord:
@@ -165,14 +163,3 @@ def test_short_tags_find_points_by_verdict_flag_pool_and_setting(served: Served)
 def test_report_and_plots_are_served_as_the_pages_ask_for_them(served: Served) -> None:
     for path, body in {"report.md": b"# Report", "report.html": b"<h1>Report</h1>", "plots/scores.png": PNG}.items():
         assert served.get("get-artifact", path=path, run_uuid=served.runs.run_id).content.startswith(body)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: MLflow's page is not looked at")
-def test_mlflows_own_page_draws_the_view(served: Served, tmp_path: Path) -> None:
-    url = link(served.base, served.runs).replace("127.0.0.1", "mlflow.localhost")
-    words = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    words += ["--window-size=1600,1200", "--virtual-time-budget=20000", "--dump-dom", url]
-    page = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert "<strong>3</strong> matching runs" in page
-    assert "Parallel Coordinates" in page
-    assert "share key" not in page, "an error about the view"
