@@ -113,13 +113,14 @@ class Grid:
         return [p for p in self.points if axis in p.parameters and p.parameters[axis] == level]
 
 
-def compared(contrast: Contrast, measure: Measure) -> list[Compared]:
-    """Pairs of which both figures are known, finite and positive."""
+def compared(contrast: Contrast, measure: Measure, *, signed: bool = False) -> list[Compared]:
+    """Pairs of which both figures are known and finite, and positive unless they may have any sign."""
     found = ((pair, measure(pair[0]), measure(pair[1])) for pair in contrast.pairs)
+    least = -math.inf if signed else 0.0
     return [
         Compared(pair, level, reference)
         for pair, level, reference in found
-        if level is not None and reference is not None and 0 < level < math.inf and 0 < reference < math.inf
+        if level is not None and reference is not None and least < level < math.inf and least < reference < math.inf
     ]
 
 

@@ -9,6 +9,7 @@ from reports.snapshot import NpzSnapshot, PointSnapshot, SweepSnapshot
 Names = tuple[str, ...]
 """The first that is present counts."""
 
+REWARD: Names = ("critic/score/mean", "critic/rewards/mean")
 ROWS_EMITTED: Names = ("influence_trace/rows_emitted",)
 CAPTURED: Names = ("influence_trace/debug_capture_selected_tokens",)
 GRAD_NORM: Names = ("actor/grad_norm",)
@@ -73,6 +74,11 @@ def further_phases(points: Iterable[PointSnapshot], step: int) -> list[tuple[str
     known = {name for _, names in PHASES for name in names}
     found = {name for point in points for name in point.metrics.get(step, {}) if name.startswith(_TIMED)} - known
     return [(name.removeprefix(_TIMED), (name,)) for name in sorted(found)[:_MOST_FURTHER]]
+
+
+def last(point: PointSnapshot, names: Names) -> float | None:
+    """Of the last step that has one."""
+    return next(reversed(series(point, names).values()), None)
 
 
 def peak(point: PointSnapshot, names: Names) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -56,7 +56,7 @@ def largest(found: Sequence[Ratio], least: float) -> Ratio | None:
 
 def ratio_interval(grid: Grid, pairs: Sequence[Compared], confidence: float = CONFIDENCE) -> Interval | None:
     """Of the geometric mean; None with fewer than two replicates."""
-    interval = bootstrap_interval(replicate_logs(grid, pairs), confidence=confidence)
+    interval = bootstrap_interval(per_replicate(grid, pairs, log_ratio), confidence=confidence)
     if interval is None:
         return None
     return Interval(math.exp(interval.mean), math.exp(interval.low), math.exp(interval.high), interval.n)
@@ -73,13 +73,17 @@ def _is_noise(interval: Interval | None) -> bool:
     return interval is not None and interval.low <= 1
 
 
-def replicate_logs(grid: Grid, pairs: Sequence[Compared]) -> list[float]:
-    """log(level / reference) of each replicate, averaged over the settings of the other axes; one in all without replicates.
+def per_replicate(grid: Grid, pairs: Sequence[Compared], value: Callable[[Compared], float]) -> list[float]:
+    """A figure of each replicate, averaged over the settings of the other axes; one in all without replicates.
 
     Settings were chosen; replicates are what would come out otherwise next time.
     """
     found: dict[tuple[Scalar, ...], list[float]] = {}
     for pair in pairs:
         replicate = tuple(pair.pair[0].parameters.get(axis) for axis in sorted(grid.replicates))
-        found.setdefault(replicate, []).append(math.log(pair.ratio))
-    return [fmean(logs) for logs in found.values()]
+        found.setdefault(replicate, []).append(value(pair))
+    return [fmean(values) for values in found.values()]
+
+
+def log_ratio(pair: Compared) -> float:
+    return math.log(pair.ratio)

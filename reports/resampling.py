@@ -124,7 +124,10 @@ def _resampled_means(data: NDArray[Any], seed: int) -> NDArray[Any]:
 def _adjusted(z: float, bias: float, acceleration: float) -> float:
     """The level at which BCa reads the bootstrap distribution."""
     shifted = bias + z
-    return NormalDist().cdf(bias + shifted / (1 - acceleration * shifted))
+    scale = 1 - acceleration * shifted
+    if scale <= 0:  # so skewed that the formula leaves the distribution
+        return 1.0 if shifted > 0 else 0.0
+    return NormalDist().cdf(bias + shifted / scale)
 
 
 def _quantile(ordered: NDArray[Any], level: float) -> float:

@@ -1,6 +1,6 @@
 """Effects of each factor over replicates: paired bootstrap intervals, exact tests by sign flips, Holm across levels.
 
-A replicate (a seed) is the unit that is resampled: see `ratios.replicate_logs`.
+A replicate (a seed) is the unit that is resampled: see `ratios.per_replicate`.
 """
 
 from __future__ import annotations
@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from reports import metrics
 from reports.contrasts import Contrast, Grid, Measure, compared, is_number
 from reports.findings.memory import gpu_bytes, host_bytes
 from reports.markdown import Column, code
-from reports.ratios import ratio_interval, replicate_logs
-from reports.resampling import CONFIDENCE, RESAMPLES, Interval, best_coverage, holm, sign_flip_p
+from reports.ratios import log_ratio, per_replicate, ratio_interval
+from reports.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Interval,
+    best_coverage,
+    bootstrap_interval,
+    holm,
+    sign_flip_p,
+)
 from reports.sections.points import scalar
 from reports.snapshot import PointSnapshot, Scalar, SweepSnapshot
 
@@ -25,18 +34,19 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Effect:
-    """One level against its reference, for one figure: a ratio, over replicates."""
+    """One level against its reference, for one figure."""
 
     measure: str
     axis: str
     level: Scalar
     reference: Scalar
-    ratio: Interval
-    """Geometric mean over replicates, with the interval of the mean."""
+    size: Interval
+    """Of the mean over replicates: of the ratio, in the geometric mean, or of the difference."""
+    is_difference: bool
     pairs: int
     """Points compared, all settings together."""
     p: float
-    """Of "the ratio is 1", by sign flips."""
+    """Of "there is no effect", by sign flips."""
     adjusted: float
     """p after Holm across the levels of this axis, for this figure."""
 
@@ -47,7 +57,7 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     if not grid.factors or not any(grid.adjacent(axis) for axis in grid.factors):
         return None
     found = effects(snapshot)
-    fewest = min((effect.ratio.n for effect in found), default=0)
+    fewest = min((effect.size.n for effect in found), default=0)
     return {
         "columns": _columns(found[:_MOST_ROWS]) if found else [],
         "hidden": len(found) - len(found[:_MOST_ROWS]),
@@ -55,6 +65,7 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
         "confidence": f"{100 * CONFIDENCE:.0f}%",
         "resamples": RESAMPLES,
         "fewest": fewest,
+        "differences": any(effect.is_difference for effect in found),
         "best_coverage": f"{100 * best_coverage(fewest):.0f}%" if best_coverage(fewest) < CONFIDENCE else "",
         "least_p": f"{2.0 ** (1 - fewest):.2g}" if fewest else "",
         "points": len(grid.points),
@@ -66,7 +77,7 @@ def effects(snapshot: SweepSnapshot) -> list[Effect]:
     grid = Grid.of(snapshot)
     contrasts = {axis: grid.adjacent(axis) for axis in grid.factors}
     found = []
-    for name, measure in measures(snapshot).items():
+    for name, measure in {**measures(snapshot), **DIFFERENCES}.items():
         for every in contrasts.values():
             family = [effect for one in every if (effect := _effect(grid, name, measure, one)) is not None]
             adjusted = holm([effect.p for effect in family])
@@ -75,7 +86,7 @@ def effects(snapshot: SweepSnapshot) -> list[Effect]:
 
 
 def measures(snapshot: SweepSnapshot) -> dict[str, Measure]:
-    """What is compared: the figures of the tables, of the steps that these show."""
+    """What is compared by ratios: the figures of the tables, of the steps that these show."""
     step = metrics.first_step(metrics.shown_steps(snapshot))
     npz_step = metrics.first_step(metrics.shown_npz_steps(snapshot))
     seconds: dict[str, metrics.Names] = {
@@ -93,12 +104,19 @@ def measures(snapshot: SweepSnapshot) -> dict[str, Measure]:
     }
 
 
+DIFFERENCES: dict[str, Measure] = {"reward, last step": partial(metrics.last, names=metrics.REWARD)}
+"""What may be zero or negative, and is compared by differences."""
+
+
 def _effect(grid: Grid, name: str, measure: Measure, contrast: Contrast) -> Effect | None:
-    pairs = compared(contrast, measure)
-    interval, p = ratio_interval(grid, pairs), sign_flip_p(replicate_logs(grid, pairs))
+    is_difference = name in DIFFERENCES
+    pairs = compared(contrast, measure, signed=is_difference)
+    values = per_replicate(grid, pairs, attrgetter("increase") if is_difference else log_ratio)
+    interval, p = bootstrap_interval(values) if is_difference else ratio_interval(grid, pairs), sign_flip_p(values)
     if interval is None or p is None:
         return None
-    return Effect(name, contrast.axis, contrast.level, contrast.reference, interval, len(pairs), p, adjusted=p)
+    level, reference = contrast.level, contrast.reference
+    return Effect(name, contrast.axis, level, reference, interval, is_difference, len(pairs), p, adjusted=p)
 
 
 def _columns(found: Sequence[Effect]) -> list[Column]:
@@ -107,13 +125,13 @@ def _columns(found: Sequence[Effect]) -> list[Column]:
         Column("Factor", [code(effect.axis) for effect in found]),
         Column("Level", [_word(effect.level) for effect in found]),
         Column("Against", [_word(effect.reference) for effect in found]),
-        Column("Ratio", [f"{effect.ratio.mean:.3f}" for effect in found], numeric=True),
+        Column("Effect", [_size(effect, effect.size.mean) for effect in found], numeric=True),
         Column(
             f"{100 * CONFIDENCE:.0f}% interval",
-            [f"{effect.ratio.low:.3f} – {effect.ratio.high:.3f}" for effect in found],
+            [f"{_size(effect, effect.size.low)} to {_size(effect, effect.size.high)}" for effect in found],
             numeric=True,
         ),
-        Column("Replicates", [str(effect.ratio.n) for effect in found], numeric=True),
+        Column("Replicates", [str(effect.size.n) for effect in found], numeric=True),
         Column("Pairs", [str(effect.pairs) for effect in found], numeric=True),
         Column("p", [f"{effect.p:.2g}" for effect in found], numeric=True),
         Column("p (Holm)", [_emphasised(effect.adjusted) for effect in found], numeric=True),
@@ -122,6 +140,11 @@ def _columns(found: Sequence[Effect]) -> list[Column]:
 
 def _word(value: Scalar) -> str:
     return scalar(value) if is_number(value) else code(scalar(value))
+
+
+def _size(effect: Effect, value: float) -> str:
+    """1.210× of a ratio, +0.031 of a difference."""
+    return f"{value:+.3g}" if effect.is_difference else f"{value:,.3f}×"
 
 
 def _emphasised(p: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reports.contrasts import Grid
-from reports.ratios import largest, ratios, replicate_logs
+from reports.ratios import largest, log_ratio, per_replicate, ratios
 from reports.snapshot import PointSnapshot
 from tests.reports.made import crossed, made_point, made_sweep
 
@@ -82,6 +82,6 @@ def test_a_replicate_counts_once_over_all_settings() -> None:
         )
     )
     (found,) = ratios(grid, "factor", value)
-    logs = replicate_logs(grid, found.pairs)
+    logs = per_replicate(grid, found.pairs, log_ratio)
     assert len(found.pairs) == 4
     assert logs == pytest.approx([1.2425, 1.2425], abs=1e-4)  # (log 2 + log 6) / 2

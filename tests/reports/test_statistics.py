@@ -36,16 +36,16 @@ def of_step(sweep: SweepSnapshot, axis: str) -> list[Effect]:
 
 def test_a_known_ratio_is_found_within_seeds_that_differ_far_more() -> None:
     (effect,) = of_step(repeated({64: 1.0, 32: 1.2}, seeds=8), "factor")
-    assert (effect.level, effect.reference, effect.ratio.n, effect.pairs) == (32, 64, 8, 16)
-    assert effect.ratio.mean == pytest.approx(1.2, rel=0.01)
-    assert effect.ratio.low <= 1.2 <= effect.ratio.high
-    assert effect.ratio.high - effect.ratio.low < 0.03, "pairs leave nothing of the seeds' own spread"
+    assert (effect.level, effect.reference, effect.size.n, effect.pairs) == (32, 64, 8, 16)
+    assert effect.size.mean == pytest.approx(1.2, rel=0.01)
+    assert effect.size.low <= 1.2 <= effect.size.high
+    assert effect.size.high - effect.size.low < 0.03, "pairs leave nothing of the seeds' own spread"
     assert effect.p == 2 / 2**8
 
 
 def test_no_effect_has_an_interval_around_one() -> None:
     (effect,) = of_step(repeated({64: 1.0, 32: 1.2}, seeds=8), "scope")
-    assert effect.ratio.low < 1.0 < effect.ratio.high
+    assert effect.size.low < 1.0 < effect.size.high
     assert effect.p > 0.05
 
 
@@ -57,9 +57,9 @@ def test_a_seed_counts_once_however_many_settings_it_was_run_in() -> None:
         math.sqrt(math.prod(values[f"{scope}32{seed}"] / values[f"{scope}64{seed}"] for scope in "ab"))
         for seed in range(3)
     ]
-    assert effect.ratio.n == 3
-    assert effect.ratio.mean == pytest.approx(math.prod(by_seed) ** (1 / 3))
-    assert min(by_seed) * 0.999 <= effect.ratio.low <= effect.ratio.high <= max(by_seed) * 1.001
+    assert effect.size.n == 3
+    assert effect.size.mean == pytest.approx(math.prod(by_seed) ** (1 / 3))
+    assert min(by_seed) * 0.999 <= effect.size.low <= effect.size.high <= max(by_seed) * 1.001
 
 
 def test_p_is_adjusted_across_the_levels_of_a_factor() -> None:
@@ -77,6 +77,26 @@ def test_the_section_shows_the_intervals_and_what_three_replicates_cannot_tell()
     assert "| 32 | 64 | 1.2" in row
     assert "covers 75% at most, and p is never below 0.25" in drawn
     assert "BCa bootstrap" in drawn
+
+
+def test_rewards_are_compared_by_differences_zero_included() -> None:
+    rewards = {(64, 0): 0.0, (64, 1): 0.25, (64, 2): -0.5, (32, 0): 0.5, (32, 1): 0.5, (32, 2): 0.25}
+    sweep = crossed(
+        {"factor": [64, 32], "seed": [0, 1, 2]},
+        lambda factor, seed: made_point(
+            {"factor": factor},
+            {"critic/score/mean": rewards[factor, seed]},
+            replicate={"seed": seed},
+            name=f"{factor}-{seed}",
+        ),
+    )
+    (effect,) = effects(sweep)
+    assert (effect.measure, effect.is_difference, effect.size.n) == ("reward, last step", True, 3)
+    assert effect.size.mean == pytest.approx((0.5 + 0.25 + 0.75) / 3)
+    assert 0.25 <= effect.size.low < effect.size.high <= 0.75
+    drawn = render(sweep, only={"statistics"})
+    assert "| +0.5 | +0." in drawn
+    assert "or differences where a figure may be zero" in drawn
 
 
 def test_with_one_replicate_nothing_is_concluded() -> None:
