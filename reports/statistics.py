@@ -67,7 +67,7 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
         "fewest": fewest,
         "differences": any(effect.is_difference for effect in found),
         "best_coverage": f"{100 * best_coverage(fewest):.0f}%" if best_coverage(fewest) < CONFIDENCE else "",
-        "least_p": f"{2.0 ** (1 - fewest):.2g}" if fewest else "",
+        "least_p": f"{2.0 ** (1 - fewest):.3g}" if fewest else "",
         "points": len(grid.points),
     }
 
@@ -133,7 +133,7 @@ def _columns(found: Sequence[Effect]) -> list[Column]:
         ),
         Column("Replicates", [str(effect.size.n) for effect in found], numeric=True),
         Column("Pairs", [str(effect.pairs) for effect in found], numeric=True),
-        Column("p", [f"{effect.p:.2g}" for effect in found], numeric=True),
+        Column("p", [f"{effect.p:.3g}" for effect in found], numeric=True),
         Column("p (Holm)", [_emphasised(effect.adjusted) for effect in found], numeric=True),
     ]
 
@@ -148,7 +148,7 @@ def _size(effect: Effect, value: float) -> str:
 
 
 def _emphasised(p: float) -> str:
-    return f"**{p:.2g}**" if p <= _SIGNIFICANT else f"{p:.2g}"
+    return f"**{p:.3g}**" if p <= _SIGNIFICANT else f"{p:.3g}"
 
 
 def _score_std(point: PointSnapshot, step: int | None) -> float | None:
