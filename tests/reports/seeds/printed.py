@@ -1,4 +1,4 @@
-"""What reports of four sweeps printed that were written by hand, as `printed/*.yaml` holds it."""
+"""What reports of four sweeps printed that were written by hand, as `tables/*.yaml` holds it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).parent / "printed"
+FOLDER = Path(__file__).parent / "tables"
 REPORTS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 

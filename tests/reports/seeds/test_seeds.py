@@ -1,6 +1,6 @@
 """Four sweeps that were once reported by hand, replayed: the report says all that those did, figure by figure.
 
-What is compared is in `printed/*.yaml`, typed from those reports. Each replay goes through the fake cluster, the collectors,
+What is compared is in `tables/*.yaml`, typed from those reports. Each replay goes through the fake cluster, the collectors,
 triage and the store; nothing but files in attempt folders carries the figures.
 """
 
