@@ -23,6 +23,7 @@ from orchestrator.snapshot import sweep_snapshot
 from orchestrator.store import Store
 from reports.compare.report import compare
 from reports.snapshot import SweepSnapshot
+from trainer_ext.records import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", action="store_true", help="write report.html as well: one page with its plots in it")
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="set two sweeps side by side instead, point by point"
+    )
+    parser.add_argument(
+        "--snapshot",
+        metavar="FILE",
+        type=Path,
+        help="write what the report is drawn from as JSON, and no report",
     )
     parser.add_argument(
         "--base", metavar="COMMIT", help="show the files changed since then, not since the sweep before"
@@ -51,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args, store, paths, templates)
     name = sweep_name(args, store)
     snapshot = _snapshot(store, paths, name, args.base)
-    if args.stdout:
+    if args.snapshot:
+        write_atomic(args.snapshot, snapshot.to_json())
+        print(near(args.snapshot))
+    elif args.stdout:
         print(draw_report(snapshot, templates), end="")
     else:
         path = write_snapshot(snapshot, paths.report(name), templates, html=args.html)

@@ -52,7 +52,13 @@ def _draw(found: Sequence[Curve], figure: Figure) -> None:
         axes.plot(costs, fidelity, label=short(curve.setting, 60) or None, **style.line(place))
         for level, x, y in zip(curve.levels, costs, fidelity, strict=True):
             if len(found) <= _MOST_LABELLED or level in (curve.levels[0], curve.levels[-1]):
-                axes.annotate(f"{level.factor:g}", (x, y), xytext=(6, -11), textcoords="offset points", fontsize=8)
+                axes.annotate(
+                    f"{level.factor:g}",
+                    (x, y),
+                    xytext=(6, 5 if place % 2 else -11),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
             if level is curve.knee:
                 axes.plot(x, y, marker="o", markersize=12, markerfacecolor="none", markeredgecolor=style.INK)
     if any(curve.knee for curve in found):

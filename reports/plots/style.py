@@ -152,11 +152,13 @@ def row_height(count: int) -> float:
 
 
 def few_decades(axis: Any) -> None:
-    """Labels of a logarithmic axis: at most six, with those between where it spans less than two decades."""
-    from matplotlib.ticker import LogLocator
+    """Labels of a logarithmic axis: few, and those between the decades where it spans less than two."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     low, high = sorted(axis.get_view_interval())
     ratio = high / low if low > 0 else math.inf
-    between = (1, 2, 5) if ratio < 100 else (1,)
-    axis.set_major_locator(LogLocator(numticks=6, subs=tuple(range(1, 10)) if ratio < 10 else between))
+    if ratio < 5:
+        axis.set_major_locator(MaxNLocator(5))
+    else:
+        axis.set_major_locator(LogLocator(numticks=5, subs=(1, 2, 5) if ratio < 100 else (1,)))
     plain_ticks(axis)

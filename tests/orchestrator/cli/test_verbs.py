@@ -17,6 +17,8 @@ from orchestrator.clock import FakeClock
 from orchestrator.planning import plan_sweep
 from orchestrator.session import register
 from orchestrator.store import Store
+from reports.report import render
+from reports.snapshot import SweepSnapshot
 
 SWEEP = """\
 # What do the verbs say?
@@ -103,6 +105,25 @@ def test_the_report_is_the_same_when_it_is_drawn_again(root: Path, capsys: pytes
     assert main(["report", "verbs", "--stdout", "--root", str(root)]) == 0
     assert capsys.readouterr().out == written
     assert "verbs-python-error" in written
+
+
+def test_report_html_is_one_page_with_the_plots_in_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "verbs", "--html", "--root", str(root)]) == 0
+    page = root / "sweeps" / "verbs" / "report.html"
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    assert page.read_text().count('<img src="data:image/svg+xml;base64,') == len(
+        list((page.parent / "plots").glob("*.svg"))
+    )
+    assert "verbs-python-error" in page.read_text()
+
+
+def test_report_snapshot_is_a_file_from_which_the_report_can_be_drawn(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "verbs", "--snapshot", str(tmp_path / "verbs.json"), "--root", str(root)]) == 0
+    assert capsys.readouterr().out.strip().endswith("verbs.json")
+    read = SweepSnapshot.from_json((tmp_path / "verbs.json").read_bytes())
+    assert render(read) == (root / "sweeps" / "verbs" / "report.md").read_text()
 
 
 def test_ui_prints_a_link_and_the_command_that_serves_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
