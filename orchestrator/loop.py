@@ -45,10 +45,13 @@ from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json
 from orchestrator.triage.own_patterns import book_of
+from orchestrator.waiting import WAITS
 from trainer_ext.records import Heartbeat
 
 LOG_TRIES = 3
 """A sink that fails this often for one point is left alone until the next run; its failure is a warning."""
+
+REASON_EVERY_S = 60.0
 
 
 class PointLogger(Protocol):
@@ -91,6 +94,8 @@ class Drive:
     search: Steering | None = None
     _warned: set[str] = field(default_factory=set)
     _steps: dict[str, int] = field(default_factory=dict)
+    _reasons: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By token: what a queued job was last said to wait for, and when."""
     _failed_logs: dict[str, int] = field(default_factory=dict)
     _polled_at: float = float("-inf")
 
@@ -291,7 +296,22 @@ class Drive:
             status = statuses.get(attempt.handle or "")
             changed |= status is not None and self._observe(attempt, status)
             changed |= self._notice_step(attempt)
+        self._note_reasons(attempts, statuses)
         return changed
+
+    def _note_reasons(self, attempts: Sequence[AttemptRow], statuses: Mapping[str, JobStatus]) -> None:
+        """What queued jobs wait for, on record for whoever watches: when it changes, and once a minute at most."""
+        now, said = self.clock.now(), []
+        for attempt in attempts:
+            status = statuses.get(attempt.handle or "")
+            if attempt.state is not AttemptState.QUEUED or status is None or status.state is not JobState.QUEUED:
+                continue
+            before, at = self._reasons.get(attempt.token, (None, float("-inf")))
+            if status.reason and status.reason != before and now - at >= REASON_EVERY_S:
+                self._reasons[attempt.token] = (status.reason, now)
+                said.append((attempt, WAITS + status.reason))
+        if said:
+            self.store.note_all(said)
 
     def _notice_step(self, attempt: AttemptRow) -> bool:
         """A running attempt that completed another step is logged again."""

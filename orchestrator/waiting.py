@@ -11,6 +11,9 @@ from orchestrator.ledger import AttemptRow, PointRow, View
 from orchestrator.model import AttemptState, PointState
 from orchestrator.plan import Limits
 
+WAITS = "waits: "
+"""+ reason: how an event begins that says what the scheduler lets a job wait for."""
+
 
 @dataclass(frozen=True)
 class Waiting:

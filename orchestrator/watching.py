@@ -18,6 +18,7 @@ from orchestrator.plan import Limits
 from orchestrator.progress import Memory, Progress, Pulse, measure
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
+from orchestrator.waiting import WAITS
 from trainer_ext.records import AttemptSpec, Heartbeat, MemorySample
 
 LOSS = ("actor/loss", "actor/pg_loss", "train/loss", "loss")
@@ -52,9 +53,13 @@ class Watcher:
     def _reasons(self, live: Iterable[AttemptRow]) -> Mapping[str, str]:
         """Why the scheduler lets an attempt wait, by token: its last word in the events."""
         for event in self.store.events(self.sweep, self._event):
-            self._event = event.id
-            if event.point and event.attempt is not None and event.to_state == AttemptState.QUEUED.value:
-                self._said[event.point, event.attempt] = event.detail or ""
+            self._event, detail = event.id, event.detail or ""
+            if event.point is None or event.attempt is None:
+                continue
+            if event.to_state == AttemptState.QUEUED.value:
+                self._said[event.point, event.attempt] = detail
+            elif event.to_state is None and detail.startswith(WAITS):
+                self._said[event.point, event.attempt] = detail.removeprefix(WAITS)
         return {
             attempt.token: said
             for attempt in live

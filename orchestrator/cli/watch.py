@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.cli.arguments import add_root, add_sweep_name, command_line, open_for_reading, sweep_name
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.errors import UsageError
+from orchestrator.errors import StoreError, UsageError
 from orchestrator.ledger import View
 from orchestrator.lock import seen_held
 from orchestrator.paths import RootPaths
@@ -25,6 +25,7 @@ from orchestrator.watching import Watcher
 
 INTERVAL_S = 2.0
 SHORTEST_S = 0.1
+FAILED_LOOKS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,20 +68,38 @@ Show = Callable[[Progress, float, str], None]
 
 
 def follow(name: str, paths: RootPaths, store: Store, clock: Clock, interval_s: float, show: Show) -> View:
-    """Look and show until the sweep is over; the last look is shown as well."""
+    """Look and show until the sweep is over; the last look is shown as well.
+
+    Raises:
+        StoreError: the database could not be read so many times in a row; once may be a file server that hiccups.
+    """
     watcher = Watcher(name, paths, store)
+    failed = 0
     while True:
-        row, view, now = store.sweep(name), store.view(name), clock.now()
-        over = view.finished and row.finished_at is not None  # a search may have all its trials settled and begin more
-        progress = watcher.look(view, SweepSpec.model_validate(row.spec), now)
-        if not over and progress.stopped is None and is_left_alone(name, paths):
-            progress = replace(
-                progress, stopped=f"no process is seen that drives it; `{command_line(paths, 'resume', name)}`"
-            )
-        show(progress, now, sweep_state(row, view))
-        if over:
-            return view
+        try:
+            view, over = _look(watcher, clock.now(), show)
+        except StoreError:
+            failed += 1
+            if failed >= FAILED_LOOKS:
+                raise
+        else:
+            failed = 0
+            if over:
+                return view
         clock.sleep(interval_s)
+
+
+def _look(watcher: Watcher, now: float, show: Show) -> tuple[View, bool]:
+    """What was seen, and whether the sweep is over."""
+    name, paths = watcher.sweep, watcher.paths
+    row, view = watcher.store.sweep(name), watcher.store.view(name)
+    over = view.finished and row.finished_at is not None  # a search may have all its trials settled and begin more
+    progress = watcher.look(view, SweepSpec.model_validate(row.spec), now)
+    if not over and progress.stopped is None and is_left_alone(name, paths):
+        again = command_line(paths, "resume", name)
+        progress = replace(progress, stopped=f"no process is seen that drives it; `{again}`")
+    show(progress, now, sweep_state(row, view))
+    return view, over
 
 
 def is_left_alone(name: str, paths: RootPaths) -> bool:

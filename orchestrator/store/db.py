@@ -10,7 +10,7 @@ disk: SQLite's locks do not work on network file systems.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from orchestrator.model import (
 from orchestrator.store.rows import attempt_row, event_row, measurement, point_row, prediction_text, sweep_row
 from orchestrator.store.schema import SCHEMA_VERSION, attempts, events, meta, metadata, points, sweeps
 from orchestrator.store.trials import TrialTables
+from orchestrator.store.views import ViewCache
 
 BUSY_TIMEOUT_S = 30
 
@@ -46,6 +47,7 @@ class Store(TrialTables):
         self._engine = engine
         self._writer = engine.execution_options(write=True)
         self._clock = clock
+        self._views = ViewCache(self._points, self._attempts)
 
     @classmethod
     def open(cls, path: Path, clock: Clock, url: str | None = None) -> Store:
@@ -98,6 +100,7 @@ class Store(TrialTables):
                     .where(sweeps.c.name == sweep.name)
                     .values({key: value for key, value in values.items() if key not in keep})
                 )
+                self._event(db, sweep.name, detail=f"started again from {sweep.spec_path}")
             self._begin_search(db, sweep.name)
             self._put_points(db, sweep.name, sweep_points, keep=bool(sweep.spec.get("search")))
 
@@ -156,6 +159,8 @@ class Store(TrialTables):
     def view(self, sweep: str) -> View:
         """Points and attempts, read in one transaction: what others write in between is not half seen."""
         with self._engine.connect() as db:
+            if self._engine.dialect.name == "sqlite":
+                return self._views.read(db, sweep)
             return View.of(self._points(db, sweep), self._attempts(db, sweep))
 
     # ---- points ----------------------------------------------------------------------------------------------------
@@ -165,9 +170,10 @@ class Store(TrialTables):
         with self._engine.connect() as db:
             return self._points(db, sweep)
 
-    def _points(self, db: Connection, sweep: str) -> list[PointRow]:
+    def _points(self, db: Connection, sweep: str, ids: Collection[str] | None = None) -> list[PointRow]:
         columns = [column for column in points.c if column is not points.c.config]
         query = sa.select(*columns).where(points.c.sweep == sweep).order_by(points.c.index, points.c.id)
+        query = query if ids is None else query.where(points.c.id.in_(ids))
         return [point_row(row) for row in db.execute(query).mappings()]
 
     def config(self, sweep: str, point_id: str) -> dict[str, Any]:
@@ -217,11 +223,13 @@ class Store(TrialTables):
         """The sinks hold the point as the caller saw it; one that changed its state since stays unlogged."""
         with self._write() as db:
             db.execute(_point(point.sweep, point.id).where(points.c.state == point.state.value).values(unlogged=False))
+        self._views.touch(point.sweep, point.id)
 
     def mark_unlogged(self, sweep: str, point_id: str) -> None:
         """There is news of this point for the sinks."""
         with self._write() as db:
             db.execute(_point(sweep, point_id).values(unlogged=True))
+        self._views.touch(sweep, point_id)
 
     # ---- attempts --------------------------------------------------------------------------------------------------
 
@@ -230,8 +238,9 @@ class Store(TrialTables):
         with self._engine.connect() as db:
             return self._attempts(db, sweep)
 
-    def _attempts(self, db: Connection, sweep: str) -> list[AttemptRow]:
+    def _attempts(self, db: Connection, sweep: str, ids: Collection[str] | None = None) -> list[AttemptRow]:
         query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
+        query = query if ids is None else query.where(attempts.c.point.in_(ids))
         return [attempt_row(row) for row in db.execute(query).mappings()]
 
     def measurements(self) -> list[Measurement]:
@@ -332,6 +341,12 @@ class Store(TrialTables):
         """An event that changes no state."""
         with self._write() as db:
             self._event(db, sweep, point, attempt, detail=detail)
+
+    def note_all(self, said: Iterable[tuple[AttemptRow, str]]) -> None:
+        """One event for each of these attempts, in one transaction."""
+        with self._write() as db:
+            for attempt, detail in said:
+                self._event(db, attempt.sweep, attempt.point, attempt.n, detail=detail)
 
     def _event(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.backends.base import JobState
-from orchestrator.backends.fake import Play, always
+from orchestrator.backends.base import JobRef, JobState, JobStatus
+from orchestrator.backends.fake import FakeBackend, FakeCluster, Play, always
 from orchestrator.ledger import View
-from orchestrator.model import AttemptState, PointState
+from orchestrator.model import AttemptState
 from orchestrator.paths import AttemptPaths
 from orchestrator.progress import Progress
 from orchestrator.store import open_reader
@@ -95,18 +97,37 @@ def write(folder: AttemptPaths, look: int) -> None:
         file.write(json.dumps({"step": look, "data": {"actor/loss": loss, "lr": 1e-6}}) + "\n")
 
 
-def test_the_schedulers_reason_is_shown_for_what_it_lets_wait(tmp_path: Path) -> None:
-    rehearsal = Rehearsal(tmp_path, always(Play()), points=1)
+@dataclass
+class Busy(FakeBackend):
+    """A cluster that says what its queued jobs wait for, and changes its mind at every question."""
+
+    cluster: FakeCluster
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__(self.cluster)
+
+    def poll(self, jobs: Sequence[JobRef]) -> Mapping[str, JobStatus]:
+        self.asked += 1
+        reason = None if self.asked == 1 else ("Priority", "Resources")[self.asked % 2]
+        seen = super().poll(jobs)
+        return {job: replace(status, reason=reason) if status.state is JobState.QUEUED else status for job, status in seen.items()}
+
+
+def test_the_schedulers_reason_is_shown_as_it_is_now_and_noted_once_a_minute_at_most(tmp_path: Path) -> None:
+    """The first answer after a submission seldom has one."""
+    slow = Play(timeline=((0.0, JobState.QUEUED), (150.0, JobState.RUNNING), (151.0, JobState.ENDED)))
+    rehearsal = Rehearsal(tmp_path, always(slow), points=1, backend=Busy)
     watcher = Watcher("s", rehearsal.paths, rehearsal.store)
-    seen = set()
+    seen: list[str] = []
 
     def observe(view: View) -> None:
-        [point] = view.points
-        if point.state is PointState.ACTIVE and view.history(point)[-1].state is AttemptState.SUBMITTED:
-            rehearsal.store.move_attempt(view.history(point)[-1], AttemptState.QUEUED, "Resources")
-            view = rehearsal.store.view("s")
         for group in watcher.look(view, rehearsal.spec, rehearsal.clock.now()).waiting:
-            seen.add(group.why)
+            seen.extend([group.why] if seen[-1:] != [group.why] else [])
+            rehearsal.clock.sleep(7.0 if "queued" in group.why else 0.0)
 
     rehearsal.drive(observe=observe)
-    assert "queued: Resources" in seen
+    queued = [why for why in seen if why.startswith("queued")]
+    assert queued[:2] == ["queued", "queued: Priority"]
+    assert len(queued) == 4, "150 s of a mind that changes every few seconds"
+    assert set(queued[2:]) == {"queued: Priority", "queued: Resources"}

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from orchestrator.backends.fake import Play, always
 from orchestrator.cli import main
 from orchestrator.cli.watch import follow
 from orchestrator.clock import SystemClock
+from orchestrator.errors import StoreError
+from orchestrator.ledger import SweepRow
 from orchestrator.paths import RootPaths
 from orchestrator.planning import plan_sweep
 from orchestrator.progress import Progress
@@ -153,6 +156,35 @@ def test_a_sweep_that_nobody_drives_says_how_to_go_on(tmp_path: Path) -> None:
     assert "no process is seen that drives it" in seen[0]
     assert "resume s" in seen[0]
     assert seen[-1] is None
+
+
+class Hiccups:
+    """A store that cannot be read at some looks."""
+
+    def __init__(self, inner: Store, failing: set[int]) -> None:
+        self._inner, self._failing, self.looks = inner, failing, 0
+
+    def sweep(self, name: str) -> SweepRow:
+        self.looks += 1
+        if self.looks in self._failing:
+            raise StoreError("the file server does not answer")
+        return self._inner.sweep(name)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+def test_a_database_that_cannot_be_read_now_and_then_ends_no_watch_and_one_that_stays_away_does(
+    finished: Rehearsal,
+) -> None:
+    def watch(failing: set[int]) -> int:
+        store: Any = Hiccups(finished.store, failing)
+        follow("s", finished.paths, store, finished.clock, 1.0, lambda *_look: None)
+        return int(store.looks)
+
+    assert watch({1, 2, 3, 4}) == 5
+    with pytest.raises(StoreError, match="does not answer"):
+        watch({1, 2, 3, 4, 5})
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
