@@ -76,23 +76,23 @@ def components(vectors: Mapping[str, Tensor], directions: Directions, reduce: Re
             missing, or None: zero.
         reduce: adds up over the ranks that hold shards.
     """
-    found = []
-    for name, rows in directions.by_module.items():
-        vector = vectors.get(name)
-        if vector is None:
-            found += [rows.new_zeros(len(rows) + 1, dtype=torch.float64)]
-            continue
-        flat = vector.reshape(-1)
-        wide = flat if flat.dtype == rows.dtype else flat.to(rows.dtype)
-        found += [torch.mv(rows, wide).double(), torch.dot(wide, wide).double()[None]]
+    return _summed([_local(axes, vectors.get(name)) for name, axes in directions.by_module.items()], directions, reduce)
+
+
+def _local(axes: Tensor, vector: Tensor | None) -> Tensor:
+    """float64 [k + 1]: coefficients and squared length of a shard."""
+    if vector is None:
+        return axes.new_zeros(len(axes) + 1, dtype=torch.float64)
+    flat = vector.reshape(-1).to(axes.dtype)
+    return torch.cat([torch.mv(axes, flat), torch.dot(flat, flat)[None]]).double()
+
+
+def _summed(found: list[Tensor], directions: Directions, reduce: Reduction) -> Components:
     packed = torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
     reduce(packed)
-    pieces = packed.split([size + 1 for size in directions.sizes])
+    pieces = packed.split([size + 1 for size in directions.sizes]) if found else ()
     empty = packed.new_zeros(0)
-    return Components(
-        torch.cat([piece[:-1] for piece in pieces]) if pieces else empty,
-        torch.cat([piece[-1:] for piece in pieces]) if pieces else empty,
-    )
+    return Components(torch.cat([empty, *(p[:-1] for p in pieces)]), torch.cat([empty, *(p[-1:] for p in pieces)]))
 
 
 def removed(c: Tensor, mode: Mode, overshoot: float = 1.0) -> Tensor:
@@ -123,24 +123,47 @@ def magnitudes(before: Components, taken: Tensor, owner: Tensor) -> Tensor:
     return torch.where(usable, (before.squares / after.clamp(min=TINY)).sqrt(), 1.0)
 
 
-def take_out(vectors: Mapping[str, Tensor], directions: Directions, taken: Tensor, scale: Tensor | None = None) -> None:
-    """Change vectors in place: `scale * (g - D^T taken)`.
+def take_out(
+    vectors: Mapping[str, Tensor],
+    directions: Directions,
+    taken: Tensor,
+    scale: Tensor | None = None,
+    measured: Mapping[str, Tensor] | None = None,
+    reduce: Reduction = lambda _: None,
+) -> Components:
+    """Change vectors in place, to `scale * (g - D^T taken)`, and measure what came of it.
 
     Args:
         vectors: contiguous local shards by module; one may be missing, or None.
         taken: [axes].
         scale: [modules], or None: 1.
+        measured: what to measure after the change, where that is not the vectors themselves.
+
+    Returns:
+        Components of `measured`, over all ranks. Each module's are taken as soon as it is changed, while its directions are in
+        the processor's cache: reading these is what a projection costs.
     """
-    for number, (rows, part) in enumerate(
-        zip(directions.by_module.items(), taken.split(directions.sizes), strict=True)
-    ):
-        name, axes = rows
+    found = []
+    parts = taken.split(directions.sizes)
+    for number, ((name, axes), part) in enumerate(zip(directions.by_module.items(), parts, strict=True)):
         vector = vectors.get(name)
-        if vector is None:
-            continue
-        vector.view(-1).sub_(torch.mv(axes.T, part.to(axes.dtype)).to(vector.dtype))
-        if scale is not None:
-            vector.mul_(scale[number].to(vector.dtype))
+        if vector is not None:
+            _subtract(vector.view(-1), axes, part.to(axes.dtype), once=measured is not None)
+            if scale is not None:
+                vector.mul_(scale[number].to(vector.dtype))
+        found.append(_local(axes, (vectors if measured is None else measured).get(name)))
+    return _summed(found, directions, reduce)
+
+
+def _subtract(flat: Tensor, axes: Tensor, part: Tensor, *, once: bool) -> None:
+    """In place `flat - axes^T part`; with `once`, rounded to the size of `flat` once and not after each direction.
+
+    That counts where `flat` is a weight, a thousand times as large as the step that is to be exact; it takes longer.
+    """
+    if once or flat.dtype != axes.dtype:
+        flat.sub_(torch.mv(axes.T, part).to(flat.dtype))
+    else:
+        flat.addmv_(axes.T, part, alpha=-1)
 
 
 def shares(before: Components, after: Components, owner: Tensor) -> Shares:

@@ -49,6 +49,22 @@ def weight_directions(weights: Mapping[str, nn.Parameter], v: Mapping[str, Tenso
     return Directions(rows)
 
 
+class _Differences(Mapping[str, Tensor]):
+    """By name `minuends[name] - subtrahends[name]`, worked out anew each time: one module's stay in the cache, all do not."""
+
+    def __init__(self, minuends: Mapping[str, Tensor], subtrahends: Mapping[str, Tensor]) -> None:
+        self._minuends, self._subtrahends = minuends, subtrahends
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._minuends[name] - self._subtrahends[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._minuends)
+
+    def __len__(self) -> int:
+        return len(self._minuends)
+
+
 class Projector:
     """Projects the steps of one optimizer.
 
@@ -63,6 +79,8 @@ class Projector:
         self._reduce = SumOverShards(self._weights.values())
         device = next((local(weight).device for weight in self._weights.values()), torch.device("cpu"))
         self.routed = Routed(directions.axes, device) if config.mode == "route" else None
+        self._before: dict[str, Tensor] = {}
+        """Weights before a step, with form update; memory that is kept, since taking it anew costs as much as the copy."""
         self._seen: list[tuple[Shares, float]] = []
 
     @contextmanager
@@ -88,9 +106,12 @@ class Projector:
         """
         if self._config.form == "gradient":
             return self._gradient_step(plain, group)
-        before = {name: local(weight).clone() for name, weight in self._weights.items()}
+        for name, weight in self._weights.items():
+            if name not in self._before:
+                self._before[name] = torch.empty_like(local(weight))
+            self._before[name].copy_(local(weight))
         answer = plain()
-        self._project_update(before)
+        self._project_update()
         return answer
 
     def take_metrics(self) -> dict[str, float]:
@@ -105,44 +126,50 @@ class Projector:
         start = time.perf_counter()
         gradients = {name: local(weight.grad) for name, weight in self._weights.items() if weight.grad is not None}
         before = components(gradients, self._directions, self._reduce)
-        taken = self._take_out(gradients, before)
-        self._keep(before, components(gradients, self._directions, self._reduce), start)
+        taken = removed(before.c, self._config.mode, self._config.overshoot)
+        after = before if self._measures else self._taken_out(gradients, taken, self._scale(before, taken))
+        self._keep(before, after, start)
         answer = plain()
         if self.routed is not None:
             change = self.routed.follow_gradient(taken, group)
             take_out({name: local(weight.data) for name, weight in self._weights.items()}, self._directions, -change)
         return answer
 
-    def _project_update(self, before: Mapping[str, Tensor]) -> None:
-        """Project the way from `before` to the weights as they are now."""
+    def _project_update(self) -> None:
+        """Project the way from `_before` to the weights as they are now."""
         start = time.perf_counter()
         now = {name: local(weight.data) for name, weight in self._weights.items()}
-        against = {name: before[name] - weight for name, weight in now.items()}  # a step goes against its gradient
-        whole_step = components(against, self._directions, self._reduce)
-        if self.routed is not None:  # the weights make the whole step; what of it is routed is only written down
-            taken = removed(whole_step.c, self._config.mode, self._config.overshoot)
-            self.routed.follow_step(-taken)
-            remaining = Components(whole_step.c - taken, whole_step.squares)
-            self._keep(whole_step, remaining, start)
-            return
-        if self._config.preserve_magnitude:
-            self._take_out(against, whole_step)
-            for name, weight in now.items():
-                torch.sub(before[name], against[name], out=weight)
-        elif (
-            self._config.mode != "measure"
-        ):  # straight from the weights: where nothing is taken out they stay as they are
-            taken = removed(whole_step.c, self._config.mode, self._config.overshoot)
-            take_out(now, self._directions, -taken)
-        left = {name: before[name] - weight for name, weight in now.items()}
-        self._keep(whole_step, components(left, self._directions, self._reduce), start)
-
-    def _take_out(self, vectors: Mapping[str, Tensor], before: Components) -> Tensor:
+        way = _Differences(self._before, now)  # against the step, as a gradient points
+        before = components(way, self._directions, self._reduce)
         taken = removed(before.c, self._config.mode, self._config.overshoot)
-        if self._config.mode != "measure":
-            scale = magnitudes(before, taken, self._directions.owner) if self._config.preserve_magnitude else None
-            take_out(vectors, self._directions, taken, scale)
-        return taken
+        after = before
+        if self.routed is not None:  # the weights make the whole step; what of it is routed is only written down
+            self.routed.follow_step(-taken)
+            after = Components(before.c - taken, before.squares)
+        elif self._config.preserve_magnitude and not self._measures:
+            steps = dict(way)
+            after = self._taken_out(steps, taken, self._scale(before, taken))
+            for name, weight in now.items():
+                torch.sub(self._before[name], steps[name], out=weight)
+        elif not self._measures:  # straight from the weights: where nothing is taken out they stay as they are
+            after = self._taken_out(now, -taken, None, way)
+        self._keep(before, after, start)
+
+    @property
+    def _measures(self) -> bool:
+        return self._config.mode == "measure"
+
+    def _scale(self, before: Components, taken: Tensor) -> Tensor | None:
+        return magnitudes(before, taken, self._directions.owner) if self._config.preserve_magnitude else None
+
+    def _taken_out(
+        self,
+        vectors: Mapping[str, Tensor],
+        taken: Tensor,
+        scale: Tensor | None,
+        measured: Mapping[str, Tensor] | None = None,
+    ) -> Components:
+        return take_out(vectors, self._directions, taken, scale, measured, self._reduce)
 
     def _keep(self, before: Components, after: Components, start: float) -> None:
         found = shares(before, after, self._directions.owner)
