@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,26 @@ from orchestrator.backends.runai import logs, observation, settings, ticket, wor
 from orchestrator.backends.runai.client import TIMEOUTS, Client, Timeouts
 from orchestrator.backends.runai.directory import Project, find_project, node_pools
 from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
+from orchestrator.backends.runai.folder import look_into
 from orchestrator.backends.runai.listing import only, read_all
-from orchestrator.backends.runai.observation import PATIENCE, Doubt, Folder, Patience, Seen
+from orchestrator.backends.runai.observation import PATIENCE, Doubt, Patience, Seen
 from orchestrator.backends.runai.phases import Stage, stage
 from orchestrator.backends.runai.settings import Settings
 from orchestrator.backends.runai.ticket import Ticket, read_ticket
 from orchestrator.backends.runai.workload import Kind, workload_name
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.collect.attempt import read_record
-from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable, UsageError
+from orchestrator.errors import (
+    BackendError,
+    Deferred,
+    EnvironmentProblem,
+    OrchestratorError,
+    SubmitUncertain,
+    Unobservable,
+    UsageError,
+)
 from orchestrator.model import Pool
-from orchestrator.paths import AttemptPaths
 from orchestrator.runai_spec import RunaiSpec
-from trainer_ext.records import ENV_ATTEMPT_TOKEN, Heartbeat, Outcome, write_atomic
+from trainer_ext.records import ENV_ATTEMPT_TOKEN, write_atomic
 
 HANDLE = re.compile(r"(training|distributed):([A-Za-z0-9-]{1,64})")
 ASKED_SINGLY = 20
@@ -57,6 +64,7 @@ class RunaiBackend:
         self._project: Project | None = None
         self._since: dict[str, tuple[object, float]] = {}
         """Handle -> what was seen of it, and since when."""
+        self._filters_by_start = True
         self._asked_to_end: dict[str, float] = {}
         self._noted: dict[str, tuple[Any, ...]] = {}
 
@@ -127,7 +135,7 @@ class RunaiBackend:
     def submit(self, request: JobRequest) -> str:
         try:
             project = self.project()
-        except (Unobservable, Unauthorized) as error:
+        except (Unobservable, Unauthorized, EnvironmentProblem) as error:
             raise Deferred(str(error)) from error  # nothing was asked for
         except UsageError as error:
             raise BackendError(str(error)) from error
@@ -142,7 +150,7 @@ class RunaiBackend:
             raise BackendError(f"{request.name}: cannot write {error.filename}: {error.strerror}") from error
         try:
             answer = self.client.post(ask.kind.path, ask.body)
-        except Unauthorized as error:
+        except (Unauthorized, EnvironmentProblem) as error:
             raise Deferred(str(error)) from error
         except Refused as error:
             if not error.says_name_is_taken:
@@ -175,7 +183,7 @@ class RunaiBackend:
             handle = self._look_up(request, asked)
         except Unobservable:
             raise
-        except (BackendError, UsageError) as error:
+        except OrchestratorError as error:
             raise Unobservable(str(error)) from error
         age_s = self._clock.now() - asked.time
         if handle is None and 0 <= age_s < self.patience.settle_s:
@@ -240,7 +248,7 @@ class RunaiBackend:
             return statuses
         try:
             rows = self._rows(list(ours.values()))
-        except (BackendError, UsageError) as error:
+        except OrchestratorError as error:
             raise Unobservable(str(error)) from error
         for handle, job in ours.items():
             if _id(job) in rows:
@@ -252,14 +260,26 @@ class RunaiBackend:
     def _rows(self, jobs: Sequence[JobRef]) -> dict[str, dict[str, Any] | None]:
         """Workload id -> its row, None where there positively is none; what could not be seen is missing."""
         prefix = _common([workload_name(job.name, job.token) for job in jobs])
-        conditions = {"projectId": f"=={self.project().id}", **({"name": f"=^{prefix}"} if prefix else {})}
-        params = {"filterBy": only(**conditions), "deleted": "false", "sortBy": "createdAt", "sortOrder": "asc"}
-        listed = {str(row["id"]): row for row in read_all(self.client.get, words.WORKLOADS, "workloads", params)}
+        listed = {str(row["id"]): row for row in self._listed(prefix)}
         found: dict[str, dict[str, Any] | None] = {_id(job): listed[_id(job)] for job in jobs if _id(job) in listed}
         for job in [job for job in jobs if _id(job) not in listed][:ASKED_SINGLY]:
             with suppress(BackendError):
                 found[_id(job)] = self._single(job)
         return found
+
+    def _listed(self, prefix: str) -> list[dict[str, Any]]:
+        """The project's workloads whose names begin so; all of them where the server knows no such filter."""
+        conditions = {"projectId": f"=={self.project().id}"}
+        if prefix and self._filters_by_start:
+            conditions["name"] = f"=^{prefix}"
+        params = {"filterBy": only(**conditions), "deleted": "false", "sortBy": "createdAt", "sortOrder": "asc"}
+        try:
+            return read_all(self.client.get, words.WORKLOADS, "workloads", params)
+        except Refused as error:
+            if error.status != 400 or "name" not in conditions:
+                raise
+            self._filters_by_start = False
+            return self._listed(prefix)
 
     def _single(self, job: JobRef) -> dict[str, Any] | None:
         """One workload that the listing lacks: it was deleted, or a page's boundary moved."""
@@ -316,7 +336,7 @@ class RunaiBackend:
             pass  # gone, which is what was wanted
         except Refused as error:
             self._insist(job, error)
-        except BackendError as error:
+        except OrchestratorError as error:
             raise Unobservable(str(error)) from error
         self._asked_to_end[job.handle] = now + self.patience.ask_again_s
 
@@ -368,25 +388,6 @@ def _common(names: Sequence[str]) -> str:
     """What all of them begin with."""
     first, last = min(names), max(names)
     return next((first[:n] for n, char in enumerate(first) if last[n : n + 1] != char), first)
-
-
-def look_into(job: JobRef) -> Folder:
-    """What the attempt folder shows. A record of another attempt is none."""
-    paths = AttemptPaths(job.attempt_dir)
-    outcome = _readable(lambda: read_record(Outcome, paths.outcome))
-    heartbeat = _readable(lambda: read_record(Heartbeat, paths.heartbeat))
-    return Folder(
-        claimed=paths.claim.exists(),
-        outcome=outcome if isinstance(outcome, Outcome) and outcome.token == job.token else None,
-        heartbeat_at=heartbeat.time if isinstance(heartbeat, Heartbeat) else None,
-    )
-
-
-def _readable(read: Callable[[], Outcome | Heartbeat | None]) -> Outcome | Heartbeat | None:
-    try:
-        return read()
-    except OSError:
-        return None
 
 
 def _id(job: JobRef) -> str:

@@ -11,6 +11,7 @@ from orchestrator.errors import BackendError
 
 WORKLOADS = "/api/v1/workloads"
 LAST_EVENTS = 6
+LAST_PHASES = 3
 _PREEMPTION = "preempt"
 
 
@@ -21,7 +22,9 @@ def describe(client: Client, workload: str) -> list[str]:
         BackendError: the workload itself cannot be asked for.
     """
     row = client.get(f"{WORKLOADS}/{workload}")
-    return [*_state(row), *(f"event: {line}" for line in events(client, workload)[-LAST_EVENTS:])]
+    happened = [("phase", line) for line in phases(client, workload)[-LAST_PHASES:]]
+    happened += [("event", line) for line in events(client, workload)[-LAST_EVENTS:]]
+    return [*_state(row), *(f"{kind}: {line}" for kind, line in happened)]
 
 
 def _state(row: Any) -> Iterator[str]:
@@ -50,13 +53,23 @@ def events(client: Client, workload: str) -> list[str]:
     ]
 
 
-def speaks_of_preemption(client: Client, workload: str) -> bool:
-    """Whether the events or the history of the workload name a preemption. How they would put it is documented nowhere."""
-    if any(_PREEMPTION in line.lower() for line in events(client, workload)):
-        return True
+def phases(client: Client, workload: str) -> list[str]:
+    """The phases that the workload has gone through, oldest first; none where it cannot be asked."""
     try:
         answer = client.get(f"{WORKLOADS}/{workload}/history", {"limit": 100})
-        records = answer.get("records") if isinstance(answer, Mapping) else None
     except BackendError:
-        return False
-    return any(_PREEMPTION in str(record).lower() for record in records or [])
+        return []
+    items = answer.get("records") if isinstance(answer, Mapping) else None
+    found = []
+    for item in items if isinstance(items, list) else []:
+        meta, spec = (item.get(key) if isinstance(item, Mapping) else None for key in ("meta", "spec"))
+        update = spec.get("phaseUpdate") if isinstance(spec, Mapping) else None
+        if isinstance(meta, Mapping) and isinstance(update, Mapping):
+            said = f": {update['phaseMessage']}" if update.get("phaseMessage") else ""
+            found.append(f"{meta.get('creationTimestamp', '')} {update.get('phase')}{said}")
+    return sorted(found)
+
+
+def speaks_of_preemption(client: Client, workload: str) -> bool:
+    """Whether the events or the history of the workload name a preemption. How they would put it is documented nowhere."""
+    return any(_PREEMPTION in line.lower() for line in [*events(client, workload), *phases(client, workload)])

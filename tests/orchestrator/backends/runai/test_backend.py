@@ -228,6 +228,29 @@ def test_a_job_that_a_listing_lacks_is_asked_for_before_anything_is_said(site: S
     assert found[other.handle].state is JobState.GONE
 
 
+def test_a_server_that_knows_no_filter_by_the_start_of_a_name_is_asked_without_it(site: Site) -> None:
+    backend, request = site.backend(), site.request()
+    job = ref(request, backend.submit(request))
+    site.plane.faults.add(rejected(400, method="GET", path="/workloads$"))
+    for _ in range(2):
+        assert job.handle in backend.poll([job])
+    assert site.count(LIST) == 3
+
+
+def test_credentials_that_are_gone_for_a_while_change_nothing(site: Site) -> None:
+    backend, request = site.backend(), site.request()
+    job = ref(request, backend.submit(request))
+    secret = site.environ.pop("RUNAI_CLIENT_SECRET")
+    site.clock.sleep(4000)  # past the token's end
+    for asked in (lambda: backend.poll([job]), lambda: backend.find(request), lambda: backend.cancel(job)):
+        with pytest.raises(Unobservable, match="RUNAI_CLIENT_SECRET is not set"):
+            asked()
+    with pytest.raises(Deferred):
+        backend.submit(site.request("s-0123456789-2"))
+    site.environ["RUNAI_CLIENT_SECRET"] = secret
+    assert job.handle in backend.poll([job])
+
+
 def test_the_phases_that_were_seen_are_kept_each_once(site: Site) -> None:
     backend, request = site.backend(), site.request()
     job = site.running(backend, request)
@@ -286,6 +309,7 @@ def test_a_job_is_explained_with_its_phase_and_pool(site: Site) -> None:
     lines = backend.explain(site.running(backend, request))
     assert lines[0] == "phase Running"
     assert "node pool h100" in lines
+    assert any(line.startswith("phase: ") and "Pending" in line for line in lines)
     assert backend.explain(ref(request, "what?")) == []
 
 

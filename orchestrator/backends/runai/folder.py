@@ -1,0 +1,31 @@
+"""What an attempt folder shows of the attempt, as far as the backend needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.backends.base import JobRef
+from orchestrator.backends.runai.observation import Folder
+from orchestrator.paths import AttemptPaths
+from trainer_ext.records import Heartbeat, Outcome
+
+_Record = TypeVar("_Record", Heartbeat, Outcome)
+
+
+def look_into(job: JobRef) -> Folder:
+    """The folder now. A record of another attempt is none, and so is one that cannot be read."""
+    paths = AttemptPaths(job.attempt_dir)
+    outcome, heartbeat = _read(Outcome, paths.outcome), _read(Heartbeat, paths.heartbeat)
+    return Folder(
+        claimed=paths.claim.exists(),
+        outcome=outcome if outcome is not None and outcome.token == job.token else None,
+        heartbeat_at=heartbeat.time if heartbeat is not None else None,
+    )
+
+
+def _read(kind: type[_Record], path: Path) -> _Record | None:
+    try:
+        return kind.from_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
