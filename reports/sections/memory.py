@@ -20,6 +20,8 @@ from reports.snapshot import PointSnapshot
 UNRELIABLE = "memory_metric_unreliable"
 _MARK = r"\*"
 _HOST_MARK = "†"
+_MOST_CLAIMS = 6
+"""Of a footnote; of more jobs, how many."""
 
 
 def memory_columns(points: Sequence[PointSnapshot]) -> list[Column]:
@@ -36,14 +38,19 @@ def footnote(points: Sequence[PointSnapshot]) -> str:
     if gpu:
         notes.append(
             f"{_MARK} torch's `max_memory_allocated` is no measurement of memory in these runs: "
-            f"{'; '.join(map(_claim, gpu))}. Cells show the device's own peak where one was sampled, else torch's figure."
+            f"{_listed(list(map(_claim, gpu)))}. Cells show the device's own peak where one was sampled, else torch's figure."
         )
     if host:
         notes.append(
             f"{_HOST_MARK} Host memory above what the control group allows is not this job's alone: "
-            f"{'; '.join(map(_host_claim, host))}. Cells show what the job itself was seen to hold."
+            f"{_listed(list(map(_host_claim, host)))}. Cells show what the job itself was seen to hold."
         )
     return "\n\n".join(notes)
+
+
+def _listed(claims: Sequence[str]) -> str:
+    rest = len(claims) - _MOST_CLAIMS
+    return "; ".join(claims[:_MOST_CLAIMS]) + (f"; and {rest:,} more" if rest > 0 else "")
 
 
 def _gpu_cell(point: PointSnapshot) -> str:

@@ -13,9 +13,9 @@ from reports.snapshot import SweepSnapshot
 
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
-    """One row a point and step; long runs show their first and last step."""
-    steps = metrics.shown_npz_steps(snapshot)
-    points = shown(snapshot, snapshot.points)
+    """One row a point and step; long runs show their first and last step, large sweeps the first alone."""
+    points, steps = shown(snapshot, snapshot.points), metrics.shown_npz_steps(snapshot)
+    steps = steps[:1] if len(points) < len(snapshot.points) else steps
     found = [(point, metrics.npz_at(point, step)) for point in points for step in steps]
     rows = [(point, file) for point, file in found if file is not None]
     if not rows:

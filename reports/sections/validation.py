@@ -245,5 +245,6 @@ def _pushed(snapshot: SweepSnapshot) -> Check | None:
     git = snapshot.git
     if git is None or git.pushed is None:
         return None
-    said = f"commit {code(git.commit[:10])} {'was' if git.pushed else 'was not'} seen on {code(git.remote) if git.remote else 'the remote'}"
+    where = code(git.remote) if git.remote else "the remote"
+    said = f"commit {code(git.commit[:10])} {'was' if git.pushed else 'was not'} seen on {where}"
     return Check("Code pushed to remote", said, git.pushed)

@@ -7,10 +7,25 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from reports.markdown import Column, code, key_values, table, text
 from reports.report import render
-from reports.snapshot import AttemptSnapshot, NpzSnapshot, PointSnapshot, SweepSnapshot
+from reports.snapshot import (
+    AttemptSnapshot,
+    ChangesSnapshot,
+    CommitSnapshot,
+    FileChange,
+    GitState,
+    HardwareSnapshot,
+    ModuleDims,
+    NpzSnapshot,
+    PointSnapshot,
+    SweepSnapshot,
+)
+from tests.reports.reading import tables
+
+PARSER = MarkdownIt("commonmark").enable("table")
 
 hostile = st.text(st.sampled_from("a|\\`\n\r\t <>*_#\x00\x1c\x85\u2028é漢💥\ud800")) | st.text()
 
@@ -23,6 +38,19 @@ def cells(row: str) -> int:
 def strict_cells(row: str) -> int:
     """Cells for a parser in which two backslashes before a pipe leave the pipe bare."""
     return len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) - 1
+
+
+def assert_github_reads_what_was_meant(report: str) -> None:
+    """Every line that looks like a row is one, for a CommonMark parser with tables; each with as many cells as its head."""
+    tokens = PARSER.parse(report)
+    rows = sum(token.type == "tr_open" for token in tokens)
+    drawn = [line for line in report.splitlines() if line.startswith("| ")]
+    assert rows == len(drawn) - sum(bool(re.fullmatch(r"\|( ---:? \|)+", line)) for line in drawn)
+    for token in tokens:
+        assert token.type != "html_block", token.content
+        assert not any(child.type == "html_inline" for child in token.children or ()), token.content
+    for found in tables(report):
+        assert {len(row) for row in found.rows} == {len(found.titles)}
 
 
 def assert_tables_are_valid(report: str) -> None:
@@ -43,6 +71,7 @@ def test_any_cell_stays_in_its_cell(rows: list[tuple[str, str]]) -> None:
         Column("code", [code(row[1]) for row in rows]),
     ]
     drawn = table(columns)
+    assert_github_reads_what_was_meant(drawn)
     assert len(drawn.splitlines()) == len(rows) + 2
     assert_tables_are_valid(drawn)
     drawn.encode()
@@ -75,14 +104,25 @@ def test_any_snapshot_renders_valid_tables(name, axis, value, message, metrics, 
         reason=message,
         anomalies=((message, name), ("memory_metric_unreliable", message)),
         attempts=(
-            AttemptSnapshot(1, value, reason=message),
-            AttemptSnapshot(2, name, started_at=times[0], ended_at=times[1]),
+            AttemptSnapshot(
+                1, value, "judged", "gpu_oom", reason=message, evidence=(f"a.log:1: {name}",), folder=value
+            ),
+            AttemptSnapshot(2, name, started_at=times[0], ended_at=times[1], moved=message, node=value),
         ),
         metrics=metrics,
         npz=(NpzSnapshot(name, 1, None, 1, 5, *scores), NpzSnapshot(name, 2, message)),
         evidence=(message, name),
+        folder=message,
+        step_lines={1: f"{name}:1", 2: f"{message}:2"},
+        errors=(f"{name}:3: CUDA {message}",),
+        log_lines=3,
+        dims=(ModuleDims(value, 2, 3, routes=(message,)),),
+        hardware=HardwareSnapshot(message, 8, value, name, message),
     )
-    other = PointSnapshot("q", "other", {axis: 1})
+    other = PointSnapshot(
+        "q", "other", {axis: 1}, state="succeeded", npz=(NpzSnapshot("b.npz", 1, None, 1, 5, *scores),)
+    )
+    changed = FileChange(value, "modified", 1, 2, (message, name))
     snapshot = SweepSnapshot(
         name,
         message,
@@ -94,9 +134,14 @@ def test_any_snapshot_renders_valid_tables(name, axis, value, message, metrics, 
         points=(point, other),
         expected_steps=2,
         expected_npz=2,
+        git=GitState(value, name, True, message, name, message, False),
+        environment={message: name},
+        changes=ChangesSnapshot(value, name, message, (CommitSnapshot(name, message),), (changed,)),
+        backend=name,
     )
     report = render(snapshot)
     assert_tables_are_valid(report)
+    assert_github_reads_what_was_meant(report)
     assert report == render(snapshot)
     report.encode()
 

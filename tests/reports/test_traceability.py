@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from orchestrator.snapshot import sweep_snapshot
+from orchestrator.store import Store
 from reports.report import render
 from tests.orchestrator.driving import Rehearsal
 from tests.reports.reading import rows_below, tables
@@ -45,7 +46,12 @@ def report(driven: Rehearsal) -> str:
 
 
 def drawn(rehearsal: Rehearsal) -> str:
-    return render(sweep_snapshot(rehearsal.store, rehearsal.paths, "s"))
+    """By a process that comes later."""
+    store = Store.open(rehearsal.paths.database, rehearsal.clock)
+    try:
+        return render(sweep_snapshot(store, rehearsal.paths, "s"))
+    finally:
+        store.close()
 
 
 @functools.lru_cache(maxsize=1)

@@ -90,7 +90,7 @@ OF_JOB |= _predictions()
 
 
 def npz(field: str) -> OfRow:
-    return lambda stored, row: [_job(stored, row).npz(field, int(row["Step"]))]
+    return lambda stored, row: [_job(stored, row).npz(field, int(row.get("Step", 1)))]
 
 
 def attempt(stored: Stored, row: Row) -> dict[str, object]:
@@ -184,7 +184,7 @@ OF_ROW: dict[tuple[str, str], OfRow] = {
     ("Gradient Similarity", "Residual"): _size(lambda one: one["residual"]),
     ("Statistics", "Level"): lambda _stored, row: [float(row["Level"])] if row["Level"].isdecimal() else [],
     ("Statistics", "Against"): lambda _stored, row: [float(row["Against"])] if row["Against"].isdecimal() else [],
-    ("Statistics", "Ratio"): lambda stored, row: [math.exp(fmean(logs(stored, row).values()))],
+    ("Statistics", "Effect"): lambda stored, row: [math.exp(fmean(logs(stored, row).values()))],
     # of two replicates: a bootstrap interval's ends are the two themselves
     ("Statistics", "95% interval"): lambda stored, row: sorted(map(math.exp, logs(stored, row).values())),
     ("Statistics", "Replicates"): lambda stored, row: [len(logs(stored, row))],
