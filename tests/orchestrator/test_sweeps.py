@@ -20,6 +20,7 @@ POINTS = {
     "grad-similarity": 1,
     "loo-factors": 4,
     "smoke": 2,
+    "vhack": 6,
 }
 ONE_STEP = {"factor-scope", "grad-similarity"}
 FILES = sorted(path for path in SWEEPS.glob("*.yaml") if path.name != "pools.yaml")
