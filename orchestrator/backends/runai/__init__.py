@@ -9,6 +9,7 @@ listing     pages of workloads whose boundaries move
 workload    what an attempt asks for -> the body of a workload
 script      what a container runs
 ticket      what was asked for an attempt, written before it is asked; and the phases that were seen
+finding     a workload whose id was never written down, and one that a listing lacks
 folder      what the attempt folder shows
 phases      Run:ai's words -> stages
 observation a workload and its attempt folder -> the state of the attempt

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from orchestrator.backends.base import JobRef, JobRequest, JobState, JobStatus
-from orchestrator.backends.runai import logs, observation, settings, ticket, words, workload
+from orchestrator.backends.runai import finding, logs, observation, settings, ticket, words, workload
 from orchestrator.backends.runai.client import TIMEOUTS, Client, Timeouts
 from orchestrator.backends.runai.directory import Project, find_project, node_pools
 from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
@@ -39,7 +39,7 @@ from orchestrator.errors import (
 )
 from orchestrator.model import Pool
 from orchestrator.runai_spec import RunaiSpec
-from trainer_ext.records import ENV_ATTEMPT_TOKEN, write_atomic
+from trainer_ext.records import write_atomic
 
 HANDLE = re.compile(r"(training|distributed):([A-Za-z0-9-]{1,64})")
 ASKED_SINGLY = 20
@@ -193,41 +193,11 @@ class RunaiBackend:
         return handle
 
     def _look_up(self, request: JobRequest, asked: Ticket | None) -> str | None:
-        """By name: what lives first, then what was deleted."""
+        """The handle of the workload that was asked for, by name."""
         name = asked.name if asked else workload_name(request.name, request.token)
-        for deleted in ("false", "true"):
-            params = {"filterBy": only(name=f"=={name}", projectId=f"=={self.project().id}"), "deleted": deleted}
-            rows = [
-                row
-                for row in read_all(self.client.get, words.WORKLOADS, "workloads", params)
-                if row.get("name") == name
-            ]
-            if rows:
-                row = max(rows, key=lambda row: str(row.get("createdAt")))
-                kind = Kind(asked.kind) if asked else Kind.TRAINING
-                self._check_token(row, kind, request)
-                return f"{kind.value}:{row['id']}"
-        return None
-
-    def _check_token(self, row: Mapping[str, Any], kind: Kind, request: JobRequest) -> None:
-        """Refuse loudly what has our name and another's token."""
-        variables = row.get("environmentVariables")
-        if not isinstance(variables, Mapping) or ENV_ATTEMPT_TOKEN not in variables:
-            variables = self._variables(kind, str(row["id"]))
-        token = variables.get(ENV_ATTEMPT_TOKEN)
-        if token not in (None, request.token):
-            raise BackendError(
-                f"Run:ai's project has a workload {row.get('name')} that belongs to another attempt; delete it there"
-            )
-
-    def _variables(self, kind: Kind, id_: str) -> dict[str, Any]:
-        """A workload's own environment; empty where it cannot be asked for."""
-        try:
-            answer = self.client.get(f"{kind.path}/{id_}")
-        except BackendError:
-            return {}
-        listed = (answer.get("spec") or {}).get("environmentVariables") if isinstance(answer, Mapping) else None
-        return {str(item.get("name")): item.get("value") for item in listed or [] if isinstance(item, Mapping)}
+        kind = Kind(asked.kind) if asked else Kind.TRAINING
+        id_ = finding.find(self.client, self.project().id, name, kind, request.token)
+        return f"{kind.value}:{id_}" if id_ else None
 
     def _discard(self, job: JobRef) -> None:
         """The last attempt's workload, where it waits for another start: it would find the claim taken."""
@@ -264,7 +234,8 @@ class RunaiBackend:
         found: dict[str, dict[str, Any] | None] = {_id(job): listed[_id(job)] for job in jobs if _id(job) in listed}
         for job in [job for job in jobs if _id(job) not in listed][:ASKED_SINGLY]:
             with suppress(BackendError):
-                found[_id(job)] = self._single(job)
+                name = workload_name(job.name, job.token)
+                found[_id(job)] = finding.single(self.client, self.project().id, name, _id(job))
         return found
 
     def _listed(self, prefix: str) -> list[dict[str, Any]]:
@@ -280,20 +251,6 @@ class RunaiBackend:
                 raise
             self._filters_by_start = False
             return self._listed(prefix)
-
-    def _single(self, job: JobRef) -> dict[str, Any] | None:
-        """One workload that the listing lacks: it was deleted, or a page's boundary moved."""
-        try:
-            row = self.client.get(f"{words.WORKLOADS}/{_id(job)}")
-            if not isinstance(row, dict):
-                raise Unobservable(f"{job.name}: no workload in the answer")
-            return row
-        except NotFound:
-            name = workload_name(job.name, job.token)
-            params = {"filterBy": only(name=f"=={name}", projectId=f"=={self.project().id}"), "deleted": "true"}
-            rows = read_all(self.client.get, words.WORKLOADS, "workloads", params)
-            row = next((row for row in rows if str(row["id"]) == _id(job)), None)
-            return row if row is None or row.get("deletedAt") else {**row, "deletedAt": "unknown"}
 
     def _observe(self, job: JobRef, row: dict[str, Any] | None) -> JobStatus | None:
         folder = look_into(job)
