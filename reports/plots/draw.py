@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.plots import PLOTTERS, plots
+from reports.plots.catalogue import PLOTTERS, plots
 from reports.snapshot import SweepSnapshot
 from trainer_ext.records import write_atomic
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reports.plots import plots
+from reports.plots.catalogue import plots
 from reports.snapshot import SweepSnapshot
 
 FOLDER = "plots"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from reports.plots import PLOTTERS, plots
+from reports.plots.catalogue import PLOTTERS, plots
 from reports.plots.draw import draw
 from reports.plots.plot import Plot, extremes, short
 from reports.plots.section import context, literal
@@ -171,7 +171,7 @@ def test_words_are_no_markdown() -> None:
 
 def test_a_report_needs_no_matplotlib_until_it_draws() -> None:
     script = (
-        "import sys\nfrom reports.plots import plots\nfrom reports.report import render\n"
+        "import sys\nfrom reports.plots.catalogue import plots\nfrom reports.report import render\n"
         "from reports.snapshot import *\n"
         "p = PointSnapshot('a', 'b', attempts=(AttemptSnapshot(1),), metrics={1: {'timing_s/step': 1.0}})\n"
         "assert 'plots/timing.png' in render(SweepSnapshot('s', points=(p,)))\n"
