@@ -17,7 +17,7 @@ SHAPES = {"a": (24, 10), "b": (12, 20), "without": (5, 5)}
 
 def weights(seed: int = 0) -> dict[str, nn.Parameter]:
     draw = torch.Generator().manual_seed(seed)
-    return {name: nn.Parameter(torch.randn(shape, generator=draw)) for name, shape in SHAPES.items()}
+    return {name: nn.Parameter(0.1 * torch.randn(shape, generator=draw)) for name, shape in SHAPES.items()}
 
 
 def v(k: int = 3) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ def along(directions: Any, step: Mapping[str, Tensor], toward: bool = False) -> 
 
 def test_adam_brings_back_what_was_projected_out_of_the_gradient_and_not_what_of_the_update() -> None:
     directions, step, _ = steps(torch.optim.AdamW, {"mode": "no_gate", "form": "gradient"})
-    assert along(directions, step) > 0.02
+    assert along(directions, step) > 0.2
     directions, step, _ = steps(torch.optim.AdamW, {"mode": "no_gate", "form": "update"})
     assert along(directions, step) < 1e-6
 
