@@ -5,7 +5,6 @@ A section about which the snapshot knows nothing is left out. The same snapshot 
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("resources", "reports.sections.resources"),
     Section("attempts", "reports.sections.attempts"),
     Section("findings", "reports.findings.section"),
+    Section("search", "reports.sections.search"),
     Section("similarity", "reports.similarity"),
     Section("vhack", "reports.sections.vhack"),
     Section("validation", "reports.sections.validation"),
@@ -44,12 +44,5 @@ def render(snapshot: SweepSnapshot, templates: Sequence[Path] = (), only: Collec
         reports.drawing.TemplateProblem: one of the user's templates cannot be used.
     """
     check_names(templates)
-    wanted = [section for section in SECTIONS if (only is None or section.name in only) and _is_there(section)]
+    wanted = [section for section in SECTIONS if only is None or section.name in only]
     return draw(snapshot, wanted, templates)
-
-
-def _is_there(section: Section) -> bool:
-    try:
-        return importlib.util.find_spec(section.module) is not None
-    except ModuleNotFoundError:
-        return False

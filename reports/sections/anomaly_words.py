@@ -32,11 +32,14 @@ WORDS = {
         "timers that are reset before they are read", "shown as it is; times of this run are not to be compared"
     ),
     "missing_npz": Words("the job ended early, or writes its scores elsewhere", "counted as incomplete"),
-    "corrupt_npz": Words("a write that was cut short, or a disk that was full", "left out of the statistics"),
+    "corrupt_npz": Words(
+        "a write that was cut short, or a disk that was full", "left out of the statistics, and counted as incomplete"
+    ),
     "incomplete_steps": Words("the job ended early", "counted as incomplete"),
     "grad_norm_nonfinite": Words("training diverged, or a loss was not finite", "shown as it is"),
     "restarted_after_completion": Words(
-        "a scheduler that restarts whatever exits with an error", "the first complete pass counts"
+        "a scheduler that restarts whatever exits with an error",
+        "of a step that was done twice the later figures count",
     ),
     "throughput_outlier": Words("a slow node, a busy neighbour, or a clock that was throttled", "shown as it is"),
     "solver_residual_high": Words(
