@@ -107,16 +107,6 @@ def test_the_report_is_the_same_when_it_is_drawn_again(root: Path, capsys: pytes
     assert "verbs-python-error" in written
 
 
-def test_report_html_is_one_page_with_the_plots_in_it(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "verbs", "--html", "--root", str(root)]) == 0
-    page = root / "sweeps" / "verbs" / "report.html"
-    assert capsys.readouterr().out.strip().endswith("report.html")
-    assert page.read_text().count('<img src="data:image/svg+xml;base64,') == len(
-        list((page.parent / "plots").glob("*.svg"))
-    )
-    assert "verbs-python-error" in page.read_text()
-
-
 def test_report_snapshot_is_a_file_from_which_the_report_can_be_drawn(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
