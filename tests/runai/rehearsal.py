@@ -54,6 +54,7 @@ class Stage:
     script: Callable[[Path, str], Act] = lambda _folder, _pool: Act()
     knobs: Knobs = field(default_factory=Knobs)
     points: int = 1
+    gpus: int = 8
     clock: FakeClock = field(default_factory=FakeClock)
     requests_left: Fuse = field(default_factory=Fuse)
     """Requests until the orchestrator dies."""
@@ -70,7 +71,7 @@ class Stage:
                 {
                     "name": "s",
                     "budget": {"max_parallel": 2},
-                    "resources": {"gpus": 8},
+                    "resources": {"gpus": self.gpus},
                     "retry": {"backoff": {"base": 0.1}},
                 }
             ),

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestrator.backends.runai import unverified
 from orchestrator.clock import FakeClock
+from tests.e2e.sweeping import ROOT
 from tests.runai import knobs as knobs_module
 from tests.runai import schema
 from tests.runai.faults import Fate, Fault, accepted_then, hangs, rejected, slow
@@ -209,6 +211,12 @@ def test_every_knob_is_an_open_question_with_more_than_one_setting() -> None:
     assert {field.name for field in fields(Knobs)} == set(UNVERIFIED)
     assert all(len(knobs_module.settings(name)) >= 2 for name in UNVERIFIED)
     assert len(variations()) == 1 + sum(len(one.others) for one in UNVERIFIED.values())
+
+
+def test_the_product_and_its_page_name_every_knob() -> None:
+    page = (ROOT / "docs" / "runai.md").read_text()
+    assert set(UNVERIFIED) <= set(unverified.UNVERIFIED)
+    assert [name for name in UNVERIFIED if name not in page] == []
 
 
 @pytest.mark.parametrize("status", knobs_module.settings("duplicate_status"))

@@ -127,6 +127,16 @@ def test_all_points_are_watched_by_one_list_a_cycle(quick_path: Path) -> None:
     assert counts[0] == counts[1]
 
 
+def test_two_nodes_are_one_distributed_workload_and_the_job_runs_once(quick_path: Path) -> None:
+    stage = Stage(quick_path, gpus=16, knobs=Knobs(mpi_defaults="refused"))
+    view = stage.drive()
+    stage.check()
+    assert stage.runs(view) == {"point-0": [("h100", "completed")]}
+    (workload,) = stage.plane.workloads.values()
+    assert (workload.kind, workload.pod_gpus) == ("distributed", (8, 8))
+    assert {pod.node for pod in workload.pods} == {"h100-0", "h100-1"}
+
+
 # ---- dying ---------------------------------------------------------------------------------------------------------
 
 
