@@ -34,10 +34,11 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Seconds to the millisecond, without zeros that say nothing: 230.518, 34.5, 146; two significant digits below 0.001."""
-    if not math.isfinite(value) or abs(value) < 0.0005:
+    """Seconds to the millisecond, two significant digits at least, without zeros that say nothing: 230.518, 34.5, 0.0095."""
+    if not math.isfinite(value) or not value:
         return seconds(value)
-    return f"{value:,.3f}".rstrip("0").rstrip(".")
+    text = f"{value:,.{max(3, _decimals(value))}f}"
+    return text.rstrip("0").rstrip(".")
 
 
 def gib(size: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.numbers import count, duration, gib, percent, seconds, stamp, statistics
+from reports.numbers import count, duration, gib, milliseconds, percent, plural, seconds, stamp, statistics
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,27 @@ from reports.numbers import count, duration, gib, percent, seconds, stamp, stati
 )
 def test_seconds(value: float, written: str) -> None:
     assert seconds(value) == written
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0, "0"),
+        (230.518, "230.518"),
+        (713.76849, "713.768"),
+        (1012.0, "1,012"),
+        (34.5, "34.5"),
+        (0.0095, "0.0095"),
+        (0.000512, "0.00051"),
+        (math.inf, "inf"),
+    ],
+)
+def test_milliseconds(value: float, written: str) -> None:
+    assert milliseconds(value) == written
+
+
+def test_nouns_are_counted() -> None:
+    assert [plural(number, "point") for number in (0, 1, 1_200)] == ["0 points", "1 point", "1,200 points"]
 
 
 @pytest.mark.parametrize(
