@@ -79,6 +79,8 @@ def test_why_says_what_a_pending_job_waits_for(sweep: Path, capsys: pytest.Captu
     assert main(["why", "asking", "--root", str(sweep.parent / "runs")]) == 0
     shown = capsys.readouterr().out
     assert "runai: phase Pending" in shown
+    written = b"".join(path.read_bytes() for path in (sweep.parent / "runs").rglob("*") if path.is_file())
+    assert CLIENT_SECRET.encode() not in written
     assert "Not enough resources" in shown
 
 

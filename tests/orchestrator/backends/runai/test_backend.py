@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -120,6 +120,17 @@ def test_submitting_asks_once_and_the_project_is_looked_up_once(site: Site) -> N
     assert len(handles) == 3
     assert site.count(SUBMIT) == 3
     assert len(site.asked) == 4
+
+
+def test_several_nodes_are_another_kind_of_workload_all_the_way(site: Site) -> None:
+    backend, request = site.backend(), replace(site.request(), resources=Resources(gpus=16))
+    job = site.running(backend, request)
+    kind, _, id_ = job.handle.partition(":")
+    assert kind == "distributed"
+    assert backend.find(request) == job.handle
+    site.claim(request)
+    backend.cancel(job)
+    assert site.asked[-1] == f"POST /api/v1/workloads/distributed/{id_}/suspend"
 
 
 def test_a_control_plane_that_is_down_is_no_refusal(site: Site) -> None:

@@ -70,6 +70,13 @@ def test_a_pool_that_the_cluster_has_not_is_named(plane: ControlPlane, tmp_path:
     assert "b200-192" in failed(look(backend_on(plane), tmp_path, [pool]))["Run:ai node pools"]
 
 
+def test_the_page_on_run_ai_has_every_open_question() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "runai.md").read_text()
+    for code, question in UNVERIFIED.items():
+        tick = " ✓ " if question.tried else "  "
+        assert f"| `{code}` | {question.question} | {question.therefore} |{tick}|\n" in page
+
+
 def test_the_trial_says_something_of_every_open_question_and_leaves_nothing(
     plane: ControlPlane, tmp_path: Path
 ) -> None:
