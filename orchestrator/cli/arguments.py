@@ -107,6 +107,11 @@ def command_line(paths: RootPaths, *words: str) -> str:
     return shlex.join(["python", "-m", "orchestrator", *words, *root])
 
 
+def near(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def print_json(data: Any) -> None:
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(data, indent=2, ensure_ascii=not utf8, allow_nan=False))

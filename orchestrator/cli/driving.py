@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.cli.arguments import command_line
+from orchestrator.cli.arguments import command_line, near
 from orchestrator.clock import SystemClock
 from orchestrator.errors import EXIT_INTERRUPTED
 from orchestrator.ledger import View
@@ -55,8 +54,3 @@ def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: 
         console.print(f"stopped  {view.stopped}", style="red", soft_wrap=True, highlight=False)
     console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
     console.print(f"MLflow   {command_line(paths, 'ui', name)}", soft_wrap=True, highlight=False)
-
-
-def near(path: Path) -> str:
-    """The path as one would type it here."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -15,11 +15,11 @@ from orchestrator.cli.arguments import (
     add_root,
     add_sweep_name,
     command_line,
+    near,
     open_existing,
     print_json,
     sweep_name,
 )
-from orchestrator.cli.driving import near
 from orchestrator.paths import RootPaths
 from orchestrator.reclassify import Change, Reclassified, reclassify
 from orchestrator.reporting import write_report

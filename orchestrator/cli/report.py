@@ -7,8 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.cli.arguments import add_root, add_sweep_name, open_existing, sweep_name
-from orchestrator.cli.driving import near
+from orchestrator.cli.arguments import add_root, add_sweep_name, near, open_existing, sweep_name
 from orchestrator.errors import UsageError
 from orchestrator.git_changes import read_changes
 from orchestrator.paths import RootPaths

@@ -7,9 +7,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.cli.arguments import add_json, add_root, find_point, open_existing, print_json
+from orchestrator.cli.arguments import add_json, add_root, find_point, near, open_existing, print_json
 from orchestrator.cli.asking import scheduler_facts
-from orchestrator.cli.driving import near
 from orchestrator.explanation import Explanation, Tried, explain_point
 from orchestrator.triage.explain import Fact
 
