@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,14 +20,21 @@ from reports.snapshot import SweepSnapshot
 from trainer_ext.records import write_atomic
 
 
-def write_report(store: Store, paths: RootPaths, sweep: str) -> Path:
+def write_report(store: Store, paths: RootPaths, sweep: str, said: Callable[[str], None]) -> Path:
     """Draw a sweep's report with the state folder's own templates, if there are any; returns the path of `report.md`.
 
+    Args:
+        said: told where one of these templates cannot be used: the built-in ones are taken then, for the sweep is done.
+
     Raises:
-        UsageError: one of these templates cannot be used; nothing is written then.
         OSError: the folder cannot be written.
     """
-    return write_snapshot(sweep_snapshot(store, paths, sweep), paths.report(sweep), own_templates(paths))
+    snapshot, path = sweep_snapshot(store, paths, sweep), paths.report(sweep)
+    try:
+        return write_snapshot(snapshot, path, own_templates(paths))
+    except UsageError as error:
+        said(f"{error}; the report is drawn with the built-in templates")
+        return write_snapshot(snapshot, path, ())
 
 
 def own_templates(paths: RootPaths) -> list[Path]:

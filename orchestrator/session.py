@@ -112,7 +112,7 @@ class Session:
         now = self.clock.now()
         ended = [attempt.ended_at for history in view.attempts.values() for attempt in history if attempt.ended_at]
         self.store.finish_sweep(self.sweep, max(ended, default=now), view.stopped)
-        report = write_report(self.store, self.paths, self.sweep)
+        report = write_report(self.store, self.paths, self.sweep, said)
         succeeded = exit_code(view) == EXIT_SUCCEEDED
         row, gpus = self.store.sweep(self.sweep), self.spec.resources.gpus
         try:

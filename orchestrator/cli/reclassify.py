@@ -7,6 +7,7 @@ stays among the events. No job is asked or started; `rerun` tries a point again 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(name, found, source, args.dry_run)
     if found.changes and not args.dry_run:
-        report = write_report(store, paths, name)
+        report = write_report(store, paths, name, lambda text: print(text, file=sys.stderr))
         if not args.json:
             _print_what_follows(report, paths, name)
     return 0

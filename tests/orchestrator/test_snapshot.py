@@ -43,9 +43,9 @@ def test_points_that_left_the_sweep_file_before_they_ran_are_not_shown(tmp_path:
 def test_the_report_is_drawn_alike_from_the_same_store(tmp_path: Path) -> None:
     rehearsal = Rehearsal(tmp_path, small_pool_is_too_small)
     rehearsal.drive()
-    path = write_report(rehearsal.store, rehearsal.paths, "s")
+    path = write_report(rehearsal.store, rehearsal.paths, "s", print)
     first = path.read_bytes()
     path.unlink()
-    assert write_report(rehearsal.store, rehearsal.paths, "s").read_bytes() == first
+    assert write_report(rehearsal.store, rehearsal.paths, "s", print).read_bytes() == first
     assert b"h100" in first
     assert b"h200" in first

@@ -115,7 +115,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     points = [job.point(index) for index, job in enumerate(JOBS.values())]
     rehearsal.store.put_sweep(replace(rehearsal.store.sweep("s"), description="The story"), points)
     view = rehearsal.drive()
-    return Told(rehearsal, view, write_report(rehearsal.store, rehearsal.paths, "s").read_text())
+    return Told(rehearsal, view, write_report(rehearsal.store, rehearsal.paths, "s", print).read_text())
 
 
 def test_every_point_succeeds_in_the_end(told: Told) -> None:

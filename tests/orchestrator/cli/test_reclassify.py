@@ -43,7 +43,7 @@ def failed(tmp_path: Path) -> Rehearsal:
     row = replace(rehearsal.store.sweep("s"), spec_path=str(tmp_path / "s.yaml"))
     rehearsal.store.put_sweep(row, [point(0)])
     rehearsal.drive()
-    write_report(rehearsal.store, rehearsal.paths, "s")
+    write_report(rehearsal.store, rehearsal.paths, "s", print)
     return rehearsal
 
 
