@@ -17,6 +17,7 @@ from reports.html import page, to_html
 from reports.plots.draw import draw
 from reports.report import render
 from reports.snapshot import AttemptSnapshot, GitState, PointSnapshot, SweepSnapshot
+from tests.reports.colours import contrast
 
 TAGS = {
     *(
@@ -134,6 +135,14 @@ def test_the_policy_allows_this_style_alone(factor_sweep: SweepSnapshot) -> None
     assert f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'" in text
     assert "url(" not in style
     assert "@import" not in style
+
+
+def test_text_stands_out_in_light_and_dark(factor_sweep: SweepSnapshot) -> None:
+    style = page(render(factor_sweep), no_image).split("<style>")[1].split("</style>")[0]
+    light, dark, *_ = (dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in style.split(":root")[1:])
+    for colours in (light, dark):
+        for name in ("ink", "soft", "link", "pass", "fail"):
+            assert min(contrast(colours[name], colours[ground]) for ground in ("ground", "panel")) >= 4.5, name
 
 
 def test_plots_are_inside_the_page_with_their_words(factor_sweep: SweepSnapshot, tmp_path: Path) -> None:
