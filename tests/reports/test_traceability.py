@@ -7,7 +7,9 @@ stands in the report while the database holds another one.
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import json
 import re
 import sqlite3
@@ -20,12 +22,14 @@ import pytest
 
 from orchestrator.snapshot import sweep_snapshot
 from orchestrator.store import Store
+from reports import appendix
 from reports.report import render
 from tests.orchestrator.driving import Rehearsal
 from tests.reports.reading import rows_below, tables
 from tests.reports.tracing.figures import Figure, disagreements, figures
 from tests.reports.tracing.jobs import Axes, drive
 from tests.reports.tracing.rules import Cell, problem
+from tests.reports.tracing.sentences import sentence_problems
 from tests.reports.tracing.stored import Job, Stored, read
 
 ALL = [
@@ -251,6 +255,41 @@ def test_figures_of_the_evidence_of_each_check_are_the_stored_ones(driven: Rehea
         assert any(line[1] in str(one["facts"]) for job in jobs for one in job.attempts)
 
 
+def test_figures_of_key_findings_are_the_stored_ones(driven: Rehearsal, report: str) -> None:
+    stored, sentences = read(driven.paths.database), key_findings(report)
+    assert len(sentences) > 8
+    assert [bad for sentence in sentences for bad in sentence_problems(stored, sentence)] == []
+
+
+@pytest.mark.parametrize("name", ["step", "hessian_solve", "std 1", "card_bytes", "modules' modules", "dot 0 mean"])
+def test_a_figure_that_is_changed_is_missed_in_the_findings(driven: Rehearsal, report: str, name: str) -> None:
+    job = {"hessian_solve": ALL[9].name, "card_bytes": ALL[4].name, "modules' modules": ALL[9].name}.get(
+        name, ALL[0].name
+    )
+    with changed(driven.paths.database, "attempts", "evidence", job, CHANGES[name]):
+        stored = read(driven.paths.database)
+        assert [bad for sentence in key_findings(report) for bad in sentence_problems(stored, sentence)] != []
+
+
+def key_findings(report: str) -> list[str]:
+    section = report.split("### Key Findings\n", 1)[1].split("\n### ", 1)[0]
+    return [line for line in section.splitlines() if re.match(r"\d+\. ", line)]
+
+
+def test_the_csv_holds_the_stored_figures(driven: Rehearsal) -> None:
+    snapshot = sweep_snapshot(driven.store, driven.paths, "s")
+    rows = {row["job"]: row for row in csv.DictReader(io.StringIO(appendix.points_csv(snapshot)))}
+    for job in read(driven.paths.database).jobs.values():
+        row = rows[job.name]
+        for step in ("1", "2"):
+            for name, value in job.evidence["metrics"][step].items():
+                assert float(row[f"{name}@{step}"]) == value
+            for field in ("mean", "std", "min", "max", "valid", "bytes"):
+                assert float(row[f"npz/{field}@{step}"]) == job.npz(field, int(step))
+        assert float(row["gpu_hours"]) == pytest.approx(job.gpu_hours())
+        assert int(row["gpu_peak_bytes"]) == job.evidence["gpu_peak_bytes"]
+
+
 def test_evidence_names_lines_that_hold_the_figures(driven: Rehearsal, report: str) -> None:
     """The first place of the rows' check, opened."""
     evidence = next(row["Evidence"] for row in rows_below(report, "Validation") if "rows_emitted" in row["Check"])
@@ -351,14 +390,16 @@ def changed(database: Path, table: str, column: str, job: str, change: Change) -
     """A JSON column of one job (or of the sweep), changed until the block ends."""
     connection = sqlite3.connect(database)
     point = connection.execute("select id from points where name = ?", (job,)).fetchone()[0]
-    key = {"attempts": "point", "points": "id"}.get(table)
-    where, values = (f"where {key} = ?", (point,)) if key else ("", ())
+    where, values = {
+        "attempts": ("where point = ?1 and n = (select max(n) from attempts where point = ?1)", (point,)),
+        "points": ("where id = ?1", (point,)),
+    }.get(table, ("", ()))
     text = connection.execute(f"select {column} from {table} {where}", values).fetchone()[0]
     connection.close()
     value = json.loads(text)
     change(value)
-    execute(database, f"update {table} set {column} = ? {where}", json.dumps(value), *values)
+    execute(database, f"update {table} set {column} = ?2 {where}", point, json.dumps(value))
     try:
         yield
     finally:
-        execute(database, f"update {table} set {column} = ? {where}", text, *values)
+        execute(database, f"update {table} set {column} = ?2 {where}", point, text)

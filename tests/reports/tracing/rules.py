@@ -105,16 +105,20 @@ def _seconds(one: Mapping[str, object]) -> float:
     return float(one["ended_at"]) - float(one["started_at"])  # type: ignore[arg-type]
 
 
-def _fitted(stored: Stored, row: Row, size: Callable[[Job], float]) -> list[float]:
-    """Exponent and its standard error, by the textbook's formulas."""
-    scope = re.findall(r"scope=(\w+)", row["Setting"])
-    jobs = [job for job in stored.jobs.values() if not scope or job.parameters["scope"] == scope[0]]
+def fitted(stored: Stored, scope: str, phase: str, size: Callable[[Job], float]) -> list[float]:
+    """Exponent and its standard error over the jobs of one scope (empty: all), by the textbook's formulas."""
+    jobs = [job for job in stored.jobs.values() if scope in ("", job.parameters["scope"])]
     x = [math.log(size(job)) for job in jobs]
-    y = [math.log(job.timing(row["Phase"].strip("`"))) for job in jobs]
+    y = [math.log(job.timing(phase)) for job in jobs]
     slope, intercept = linear_regression(x, y)
     rest = sum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True))
     spread = sum((a - fmean(x)) ** 2 for a in x)
     return [slope, math.sqrt(rest / (len(x) - 2) / spread)]
+
+
+def _fitted(stored: Stored, row: Row, size: Callable[[Job], float]) -> list[float]:
+    scope = re.findall(r"scope=(\w+)", row["Setting"])
+    return fitted(stored, scope[0] if scope else "", row["Phase"].strip("`"), size)
 
 
 def _dim(job: Job) -> float:
