@@ -70,6 +70,8 @@ class Progress:
     gpu_hours_limit: float | None = None
     stopped: str | None = None
     """Why no more points are started."""
+    found: tuple[str, ...] = ()
+    """How far a search is, and what is best so far: a line each."""
 
     @property
     def settled(self) -> int:

@@ -70,6 +70,7 @@ class Recorder:
             parameters=point.parameters,
             replicate=frozenset(point.replicate),
             fixed=last.patch,
+            trials=tuple(trial.number for trial in self.store.trials(point.sweep, point.id)),
             verdict=last.verdict,
             anomalies=last.anomalies,
             attempts=tuple(_attempt(attempt) for attempt in history),

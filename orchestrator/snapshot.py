@@ -11,6 +11,7 @@ from orchestrator.ledger import AttemptRow, EventRow, PointRow, SweepRow, View
 from orchestrator.model import AttemptState, PointState, Scalar
 from orchestrator.patches import look_up
 from orchestrator.paths import RootPaths
+from orchestrator.search.reporting import search_snapshot
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.triage import evidence_json, words
@@ -75,6 +76,7 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
         changes=changes_since(row.git),
         backend=row.backend,
         gpus=spec.resources.gpus,
+        search=search_snapshot(spec, store.trials(sweep), {point.id: point.name for point in view.points}),
     )
 
 

@@ -113,6 +113,7 @@ def panel(sweep: str, progress: Progress, most: int = 20) -> RenderableType:
     if progress.running:
         parts.append(_running(progress.running, max(3, most)))
     parts += [Text(in_words(group), style="dim", no_wrap=True, overflow="ellipsis") for group in progress.waiting[:5]]
+    parts += [Text(line, no_wrap=True, overflow="ellipsis") for line in progress.found]
     if progress.stopped is not None:
         parts.append(Text(f"stopped: {progress.stopped}", style="red"))
     return Group(*parts)
@@ -166,6 +167,7 @@ def one_line(sweep: str, progress: Progress) -> str:
     if len(progress.running) > _NAMES_SHOWN:
         parts.append(f"and {len(progress.running) - _NAMES_SHOWN} more run")
     parts += [in_words(group) for group in progress.waiting]
+    parts += [line.strip() for line in progress.found]
     parts += [f"stopped: {progress.stopped}"] if progress.stopped is not None else []
     return " | ".join([*parts, *filter(None, [gpu_hours(progress)]), time_left(progress)])
 

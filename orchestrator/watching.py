@@ -6,7 +6,7 @@ Nothing is written. Of files that grow, only what is new is read, and never more
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.collect.attempt import read_record
 from orchestrator.collect.metrics import parse_rows
@@ -16,6 +16,7 @@ from orchestrator.model import AttemptState, Pool
 from orchestrator.paths import AttemptPaths, RootPaths
 from orchestrator.plan import Limits
 from orchestrator.progress import Memory, Progress, Pulse, measure
+from orchestrator.search.said import search_lines
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.waiting import WAITS
@@ -39,7 +40,13 @@ class Watcher:
     def look(self, view: View, spec: SweepSpec, now: float) -> Progress:
         """How far the sweep is at this moment, as `view` has it."""
         live = [history[-1] for history in view.attempts.values() if history[-1].state.is_live]
-        return measure(view, self.pulses(live), now, limits_of(spec, view), self._reasons(live))
+        limits = limits_of(spec, view)
+        progress = measure(view, self.pulses(live), now, limits, self._reasons(live))
+        if spec.search is None:
+            return progress
+        names = {point.id: point.name for point in view.points}
+        found = search_lines(spec, self.store.trials(self.sweep), names, limits.gpus_per_attempt)
+        return replace(progress, found=tuple(found))
 
     def pulses(self, live: Iterable[AttemptRow]) -> dict[str, Pulse]:
         """Signs of life by token."""

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from reports.trials import SearchSnapshot, TrialSnapshot
+
 Scalar = str | int | float | bool | None
 
 _T = TypeVar("_T")
@@ -297,6 +299,7 @@ class SweepSnapshot:
     backend: str | None = None
     gpus: int = 0
     """Cards that one attempt asks for."""
+    search: SearchSnapshot | None = None
 
     def to_json(self) -> str:
         """Equal snapshots give equal text. NaN and infinities are written as Python's json does."""
@@ -318,6 +321,7 @@ class SweepSnapshot:
             points=tuple(_point(point) for point in data.get("points", ())),
             git=_optional(GitState, data.get("git")),
             changes=parse_changes(data["changes"]) if data.get("changes") else None,
+            search=_search(data["search"]) if data.get("search") else None,
         )
 
 
@@ -361,6 +365,10 @@ def _prediction(data: Mapping[str, Any]) -> PredictionSnapshot:
     return PredictionSnapshot(
         **{name: _build(Expected, data[name]) for name in ("gpu_bytes", "host_bytes", "seconds") if data.get(name)}
     )
+
+
+def _search(data: Mapping[str, Any]) -> SearchSnapshot:
+    return _build(SearchSnapshot, data, trials=_each(TrialSnapshot, data.get("trials")))
 
 
 def _each(record: type[_T], items: Iterable[Mapping[str, Any]] | None) -> tuple[_T, ...]:

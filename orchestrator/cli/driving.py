@@ -12,6 +12,7 @@ from orchestrator.errors import EXIT_INTERRUPTED
 from orchestrator.ledger import View
 from orchestrator.notify import open_notifier
 from orchestrator.paths import RootPaths
+from orchestrator.search.said import search_lines
 from orchestrator.session import Session, exit_code
 from orchestrator.sinks.mlflow import open_mlflow
 from orchestrator.snapshot import sweep_state
@@ -19,7 +20,7 @@ from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from orchestrator.tables import points_table
 from orchestrator.tui import display, open_console
-from orchestrator.watching import Watcher
+from orchestrator.watching import Watcher, limits_of
 
 
 def drive_to_end(paths: RootPaths, store: Store, name: str) -> int:
@@ -52,5 +53,8 @@ def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: 
     console.print(points_table(f"{name}: {sweep_state(store.sweep(name), view)}", view))
     if view.stopped is not None:
         console.print(f"stopped  {view.stopped}", style="red", soft_wrap=True, highlight=False)
+    spec, names = SweepSpec.model_validate(store.sweep(name).spec), {point.id: point.name for point in view.points}
+    for line in search_lines(spec, store.trials(name), names, limits_of(spec, view).gpus_per_attempt):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
     console.print(f"MLflow   {command_line(paths, 'ui', name)}", soft_wrap=True, highlight=False)

@@ -16,6 +16,8 @@ from orchestrator.paths import RootPaths
 from orchestrator.placement import fits
 from orchestrator.planning import Planned, plan_sweep
 from orchestrator.predicting import first_pool, sweep_gpu_hours, with_predictions
+from orchestrator.search.points import grid_trials, trial_count
+from orchestrator.search.said import plan_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +56,12 @@ def show(planned: Planned) -> None:
     where = f"{target.backend.name}, profile {planned.profile}" if planned.profile else target.backend.name
     title = f"{spec.name}: {len(planned.points)} points on {where}, {spec.budget.max_parallel} at once"
     console = open_console()
-    console.print(plan_table(title, [(point, *_chosen(planned, point)) for point in planned.points]))
-    for line in [*_too_large(planned), *_gpu_hours(planned)]:
+    if spec.search is None:
+        console.print(plan_table(title, [(point, *_chosen(planned, point)) for point in planned.points]))
+    else:
+        corners = f"{spec.name} on {where}, {spec.budget.max_parallel} at once; the corners of what is searched:"
+        console.print(plan_table(corners, [(point, *_chosen(planned, point)) for point in planned.probes]))
+    for line in [*plan_lines(spec), *_too_large(planned), *_gpu_hours(planned)]:
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -69,7 +75,7 @@ def _too_large(planned: Planned) -> list[str]:
     ladder = [planned.target.pools[name] for name in planned.target.ladder]
     if not ladder:
         return []
-    names = [point.name for point in planned.points if fits(point.predicted, ladder[-1]) is False]
+    names = [point.name for point in (*planned.points, *planned.probes) if fits(point.predicted, ladder[-1]) is False]
     return [f"may not fit even {ladder[-1].name}: {', '.join(names)}"] if names else []
 
 
@@ -97,7 +103,26 @@ def as_json(planned: Planned) -> dict[str, Any]:
             "limit": planned.spec.budget.gpu_hours,
         },
         "points": [_point(planned, point) for point in planned.points],
+        **_search(planned),
     }
+
+
+def _search(planned: Planned) -> dict[str, Any]:
+    """What is searched, and the points at its corners; nothing without a search."""
+    search = planned.spec.search
+    if search is None:
+        return {}
+    said = {
+        "trials": trial_count(planned.spec),
+        "sampler": search.sampler.name,
+        "seed": search.seed,
+        "params": search.params,
+        "objectives": search.objectives,
+        "constraints": list(search.constraints),
+        "first": grid_trials(planned.spec),
+        "corners": [_point(planned, point) for point in planned.probes],
+    }
+    return {"search": said}
 
 
 def _point(planned: Planned, point: Point) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from orchestrator.cli.arguments import add_json, add_root, add_sweep_name, open_
 from orchestrator.clock import SystemClock
 from orchestrator.ledger import SweepRow, View
 from orchestrator.progress import measure
+from orchestrator.search.said import search_json, search_lines
 from orchestrator.snapshot import sweep_state
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
@@ -34,9 +35,16 @@ def run(args: argparse.Namespace) -> int:
     view, row = store.view(name), store.sweep(name)
     console = open_console()
     console.print(points_table(f"{name}: {sweep_state(row, view)}", view))
-    for line in _notes(row, view):
+    for line in [*_search(store, row, view), *_notes(row, view)]:
         console.print(line, soft_wrap=True, highlight=False)
     return 0
+
+
+def _search(store: Store, row: SweepRow, view: View) -> list[str]:
+    """How far a search is, and what is best so far."""
+    spec = SweepSpec.model_validate(row.spec)
+    names = {point.id: point.name for point in view.points}
+    return search_lines(spec, store.trials(row.name), names, limits_of(spec, view).gpus_per_attempt)
 
 
 def _notes(row: SweepRow, view: View) -> list[str]:
@@ -78,7 +86,9 @@ def as_json(store: Store, name: str) -> dict[str, Any]:
                 ],
             }
         )
+    found = search_json(spec, store.trials(name))
     return {
+        **({"search": found} if found else {}),
         "sweep": name,
         "state": sweep_state(row, view),
         "gpu_hours": {"used": money.used, "running_at_most": money.ahead, "limit": spec.budget.gpu_hours},

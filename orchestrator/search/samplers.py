@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.errors import EnvironmentProblem, SpecError
@@ -52,15 +52,19 @@ def make_sampler(search: SearchSpec, number: int) -> Any:
         SpecError: no such sampler or argument.
     """
     spec = search.sampler
-    for package in _NEEDS.get(spec.name, ()):
-        if importlib.util.find_spec(package) is None:
-            needed = " ".join(_NEEDS[spec.name])
-            raise EnvironmentProblem(f"search.sampler: {spec.name} needs {package}: pip install {needed}")
+    if package := missing_package(spec.name, importlib.util.find_spec):
+        needed = " ".join(_NEEDS[spec.name])
+        raise EnvironmentProblem(f"search.sampler: {spec.name} needs {package}: pip install {needed}")
     arguments = spec.arguments
     if spec.name == "grid":  # its seed shuffles the grid, which must stay as it is
         arguments = {"search_space": {name: list(domain.values() or ()) for name, domain in search.domains.items()}}
         return _made("sampler", spec, "optuna.samplers", SAMPLERS, {**arguments, **spec.arguments, "seed": search.seed})
     return _made("sampler", spec, "optuna.samplers", SAMPLERS, arguments, trial_seed(search.seed, number))
+
+
+def missing_package(sampler: str, find: Callable[[str], object | None]) -> str | None:
+    """The first package that a sampler needs beside Optuna and `find` does not find."""
+    return next((package for package in _NEEDS.get(sampler, ()) if find(package) is None), None)
 
 
 def make_pruner(search: SearchSpec) -> Any:

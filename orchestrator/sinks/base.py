@@ -106,6 +106,8 @@ class PointRecord:
     """Axes that only repeat a point: those with the same values in all others are the same settings."""
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
     """The few settings without an axis that people ask about."""
+    trials: tuple[int, ...] = ()
+    """Of a search: Optuna's numbers of the trials that this point answers."""
     verdict: Verdict | None = None
     anomalies: tuple[Anomaly, ...] = ()
     attempts: tuple[AttemptRecord, ...] = ()

@@ -17,7 +17,7 @@ NOTE = "mlflow.note.content"
 INHERITED = ("mlflow.source.", "mlflow.user")
 """Tags of the sweep that its points carry too; they fill the header of a run's page."""
 
-SHOWN = frozenset({"state", "verdict", "pool", "backend", "job", "attempts", "anomalies", "settings"})
+SHOWN = frozenset({"state", "verdict", "pool", "backend", "job", "attempts", "anomalies", "settings", "trial"})
 """Tags of a point for people: short, because they are typed into searches and head the columns of tables."""
 ANOMALY = "anomaly."
 """+ code: "true" where a run is flagged with it, so that `tags.anomaly.nan_scores = 'true'` finds all of them."""
@@ -113,6 +113,7 @@ def is_ours(tag: str) -> bool:
 def point_tags(point: PointRecord, sweep_run: str) -> dict[str, str]:
     """Tags of the run that stands for a point: its latest attempt, and one line for each earlier one."""
     tags = {
+        **({"trial": ", ".join(map(str, point.trials))} if point.trials else {}),
         **_attempt_tags(point, point.attempts[-1], sweep_run),
         KIND: KIND_POINT,
         PARENT: sweep_run,

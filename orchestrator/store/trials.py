@@ -34,9 +34,10 @@ class TrialTables:
     def _request_cancel(self, db: Connection, point: PointRow) -> None:
         raise NotImplementedError
 
-    def trials(self, sweep: str) -> list[TrialRow]:
-        """By number."""
+    def trials(self, sweep: str, point: str | None = None) -> list[TrialRow]:
+        """By number; of one point, or of all."""
         query = sa.select(trials).where(trials.c.sweep == sweep).order_by(trials.c.number)
+        query = query if point is None else query.where(trials.c.point == point)
         with self._engine.connect() as db:
             return [_trial_row(row) for row in db.execute(query).mappings()]
 
