@@ -157,7 +157,7 @@ class MlflowSink:
         """Keep the saved view up to date: which axes and figures its charts have."""
         axes = [names.metric_key(axis) for axis in sweep.record.axes]
         figures, created = common_figures(points), sweep.record.created_at_ms
-        value = view.view_tag(sweep.record.name, sweep.run_id, created, axes, figures)
+        value = view.view_tag(sweep.record.name, sweep.run_id, created, axes, figures, len(points))
         experiment = self._client.get_experiment(sweep.experiment_id)
         tags = {view.TAG + sweep.run_id: value, names.EXPERIMENT_KIND: names.TRAINING}
         if sweep.record.description:

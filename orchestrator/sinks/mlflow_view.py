@@ -20,7 +20,7 @@ SHOWN_TAGS = ("state", "verdict", "anomalies", "attempts", "pool")
 _MOST_AXES = 6
 """More columns of parallel coordinates cannot be read."""
 _MOST_DRAWN = 100
-"""Of the charts that draw a line or a dot for each run."""
+"""Runs with a line, a bar or a dot of their own; above that MLflow's pages become slow. Parallel coordinates show all."""
 
 
 def points_filter(sweep_run: str) -> str:
@@ -28,19 +28,22 @@ def points_filter(sweep_run: str) -> str:
     return f"tags.`orchestrator.sweep_run` = '{sweep_run}' AND tags.`orchestrator.kind` = 'point'"
 
 
-def view_tag(name: str, sweep_run: str, created_at_ms: int, axes: Sequence[str], metrics: Sequence[str]) -> str:
+def view_tag(
+    name: str, sweep_run: str, created_at_ms: int, axes: Sequence[str], metrics: Sequence[str], points: int
+) -> str:
     """The value of the experiment's tag.
 
     Args:
         name: of the sweep; shown in the list of views.
         axes: legal parameter keys.
         metrics: legal keys of figures that all points have, the most interesting first.
+        points: how many there are.
     """
-    state = json.dumps(view_state(sweep_run, axes, metrics), separators=(",", ":"))
+    state = json.dumps(view_state(sweep_run, axes, metrics, points), separators=(",", ":"))
     return json.dumps({"name": name, "createdAt": created_at_ms, "updatedAt": created_at_ms, "state": state})
 
 
-def view_state(sweep_run: str, axes: Sequence[str], metrics: Sequence[str]) -> Mapping[str, Any]:
+def view_state(sweep_run: str, axes: Sequence[str], metrics: Sequence[str], points: int) -> Mapping[str, Any]:
     """What MLflow's page of runs keeps of itself."""
     columns = [*(f"params.`{axis}`" for axis in axes), *(f"metrics.`{metric}`" for metric in metrics)]
     columns += [f"tags.`{tag}`" for tag in SHOWN_TAGS]
@@ -51,7 +54,7 @@ def view_state(sweep_run: str, axes: Sequence[str], metrics: Sequence[str]) -> M
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "selectedColumns": columns,
-        "runsHiddenMode": "SHOWALL",
+        "runsHiddenMode": "SHOW_ALL" if points <= _MOST_DRAWN else "FIRST_20_RUNS",
         "hideEmptyCharts": True,
         "compareRunCharts": _charts(axes, metrics),
         "compareRunSections": [_section(_COMPARED, columns=2, cardHeight=480), _section(_FIGURES)],
