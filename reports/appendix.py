@@ -24,7 +24,7 @@ _OF_ATTEMPTS = (
     "n", "pool", "moved", "node", "state", "verdict", "reason", "exit_code", "signal", "started_at", "ended_at",
     "gpu_hours", "gpu_peak_bytes", "host_peak_bytes", "folder",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t")
 
 
 def points_csv(snapshot: SweepSnapshot) -> str:
@@ -74,15 +74,19 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
+    return to_csv([names, *([row.get(name) for name in names] for row in rows)])
+
+
+def to_csv(lines: Iterable[Sequence[object]]) -> str:
+    """Lines of a CSV file; None is an empty cell."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
     return text.getvalue()
 
 
 def _cell(value: object) -> object:
-    """A text that a spreadsheet would run as a formula begins with an apostrophe."""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return "" if value is None else value
+    """A text that a spreadsheet would run as a formula begins with an apostrophe; line ends are all alike."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.startswith(_FORMULA) else text

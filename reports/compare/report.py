@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports import appendix
 from reports.compare.differences import MEASURES, Difference, Measure, Summary, differences, summary
 from reports.compare.matching import Key, Matching, match, unshared_axes
 from reports.drawing import Section, check_names, draw_context
@@ -82,19 +81,16 @@ def context(compared: Compared) -> dict[str, Any]:
 
 def to_csv(compared: Compared) -> str:
     """A line a figure and setting, in full."""
-    text = io.StringIO()
     matching = compared.matching
     axes = list(dict.fromkeys(axis for setting in matching.settings for axis, _ in setting))
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["figure", *axes, "replicates", "a", "b", "difference", "low", "high", "ratio"])
+    lines: list[Sequence[object]] = [["figure", *axes, "replicates", "a", "b", "difference", "low", "high", "ratio"]]
     for measure in MEASURES:
         for one in differences(measure, matching):
-            low, high = (one.interval.low, one.interval.high) if one.interval else ("", "")
-            levels = [dict(one.setting).get(axis, "") for axis in axes]
-            ratio = "" if one.ratio is None else one.ratio
+            low, high = (one.interval.low, one.interval.high) if one.interval else (None, None)
+            levels = [dict(one.setting).get(axis) for axis in axes]
             title = measure.title.replace("`", "")
-            writer.writerow([title, *levels, one.replicates, one.a, one.b, one.change, low, high, ratio])
-    return text.getvalue()
+            lines.append([title, *levels, one.replicates, one.a, one.b, one.change, low, high, one.ratio])
+    return appendix.to_csv(lines)
 
 
 def _facts(a: SweepSnapshot, b: SweepSnapshot) -> list[tuple[str, str, str]]:

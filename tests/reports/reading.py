@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -37,6 +38,19 @@ def rows_below(report: str, heading: str) -> list[dict[str, str]]:
     """Title -> cell of each row of the first table below a heading that begins so; empty where there is none."""
     found = next((table for table in tables(report) if table.heading.startswith(heading)), None)
     return [dict(zip(found.titles, row, strict=True)) for row in found.rows] if found else []
+
+
+def assert_github_reads_what_was_meant(report: str) -> None:
+    """Every line that looks like a row is one, for a CommonMark parser with tables; each with as many cells as its head."""
+    tokens = _PARSER.parse(report)
+    rows = sum(token.type == "tr_open" for token in tokens)
+    drawn = [line for line in report.splitlines() if line.startswith("| ")]
+    assert rows == len(drawn) - sum(bool(re.fullmatch(r"\|( ---:? \|)+", line)) for line in drawn)
+    for token in tokens:
+        assert token.type != "html_block", token.content
+        assert not any(child.type == "html_inline" for child in token.children or ()), token.content
+    for found in tables(report):
+        assert {len(row) for row in found.rows} == {len(found.titles)}
 
 
 def _tables(tokens: list[Token]) -> Iterator[Table]:

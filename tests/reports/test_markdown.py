@@ -7,7 +7,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from reports.markdown import Column, code, key_values, table, text
 from reports.report import render
@@ -23,9 +22,7 @@ from reports.snapshot import (
     PointSnapshot,
     SweepSnapshot,
 )
-from tests.reports.reading import tables
-
-PARSER = MarkdownIt("commonmark").enable("table")
+from tests.reports.reading import assert_github_reads_what_was_meant
 
 hostile = st.text(st.sampled_from("a|\\`\n\r\t <>*_#\x00\x1c\x85\u2028é漢💥\ud800")) | st.text()
 
@@ -38,19 +35,6 @@ def cells(row: str) -> int:
 def strict_cells(row: str) -> int:
     """Cells for a parser in which two backslashes before a pipe leave the pipe bare."""
     return len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) - 1
-
-
-def assert_github_reads_what_was_meant(report: str) -> None:
-    """Every line that looks like a row is one, for a CommonMark parser with tables; each with as many cells as its head."""
-    tokens = PARSER.parse(report)
-    rows = sum(token.type == "tr_open" for token in tokens)
-    drawn = [line for line in report.splitlines() if line.startswith("| ")]
-    assert rows == len(drawn) - sum(bool(re.fullmatch(r"\|( ---:? \|)+", line)) for line in drawn)
-    for token in tokens:
-        assert token.type != "html_block", token.content
-        assert not any(child.type == "html_inline" for child in token.children or ()), token.content
-    for found in tables(report):
-        assert {len(row) for row in found.rows} == {len(found.titles)}
 
 
 def assert_tables_are_valid(report: str) -> None:

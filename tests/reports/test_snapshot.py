@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.report import render
-from reports.snapshot import GitState, SweepSnapshot
+from reports.snapshot import (
+    ChangesSnapshot,
+    CommitSnapshot,
+    Expected,
+    FileChange,
+    GitState,
+    HardwareSnapshot,
+    ModuleDims,
+    NpzSnapshot,
+    PredictionSnapshot,
+    SimilarityRow,
+    SimilaritySnapshot,
+    SweepSnapshot,
+)
 
 
 def test_a_report_can_be_redrawn_from_a_file(factor_sweep: SweepSnapshot) -> None:
@@ -29,6 +43,32 @@ def test_not_a_number_survives(factor_sweep: SweepSnapshot) -> None:
     data["points"][0]["metrics"]["1"]["actor/grad_norm"] = math.nan
     read = SweepSnapshot.from_json(json.dumps(data))
     assert math.isnan(read.points[0].metrics[1]["actor/grad_norm"])
+
+
+def test_everything_that_a_report_may_know_survives(factor_sweep: SweepSnapshot) -> None:
+    row = SimilarityRow("HINV_DOT", "PER_PROMPT", "acc-acc", 145.0, 0.0023, None, 12)
+    first = dataclasses.replace(
+        factor_sweep.points[0],
+        step_lines={1: "metrics.jsonl:1"},
+        errors=("console.log:3: CUDA error",),
+        dims=(ModuleDims("q_proj", 48, 8, 28, ("dense", "dual"), 1e-6),),
+        hardware=HardwareSnapshot("NVIDIA H200", 8, "570", "verl@sha256:ab", "c" * 64),
+        npz=(
+            NpzSnapshot(
+                "a.npz",
+                1,
+                histogram=((-1.0, 0.0, 3),),
+                bytes=9,
+                similarity=SimilaritySnapshot((row,), unprojected=(row,)),
+            ),
+        ),
+        predicted=PredictionSnapshot(seconds=Expected(9.0, 8.0, 10.0)),
+    )
+    changes = ChangesSnapshot(
+        "a", "b", "before", (CommitSnapshot("c", "d"),), (FileChange("e", "added", 1, 0, ("d",)),)
+    )
+    full = dataclasses.replace(factor_sweep, points=(first,), changes=changes, backend="slurm", gpus=8)
+    assert SweepSnapshot.from_json(full.to_json()) == full
 
 
 @pytest.mark.parametrize(

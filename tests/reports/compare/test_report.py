@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from reports.compare.report import MOST_SETTINGS, compare, render, to_csv
 from reports.drawing import TemplateProblem
 from reports.resampling import bootstrap_interval
 from reports.snapshot import AttemptSnapshot, ChangesSnapshot, FileChange, NpzSnapshot, PointSnapshot, SweepSnapshot
-from tests.reports.reading import rows_below
+from tests.reports.reading import assert_github_reads_what_was_meant, rows_below
+from tests.reports.test_markdown import hostile
 
 Measured = Callable[[int, int], float]
 """(factor, seed) -> seconds of a step."""
@@ -120,6 +122,22 @@ def test_sweeps_with_nothing_in_common_are_told_apart_and_no_more() -> None:
     report = render(compare(sweep("a", lambda *_: 1.0, (1,)), SweepSnapshot("b")))
     assert "0 points of both sweeps" in report
     assert "### Summary" not in report
+
+
+@given(name=hostile, axis=hostile, value=hostile, words=hostile)
+def test_any_two_sweeps_are_compared_in_valid_markdown(name: str, axis: str, value: str, words: str) -> None:
+    points = (
+        PointSnapshot("p", name, {axis: value, "n": 1}, state="succeeded", metrics={1: {"timing_s/step": 1.0}}),
+        PointSnapshot("q", value, {axis: words, "n": 2}, state="failed", verdict=name, anomalies=((words, value),)),
+    )
+    a = SweepSnapshot(name, words, axes=(axis, "n"), points=points, overrides=(words,), environment={words: name})
+    b = dataclasses.replace(a, name=value, overrides=(name,), environment={words: value}, points=points[:1] + points)
+    changes = ChangesSnapshot(words, name, files=(FileChange(value, "modified", 1, 1, (words,)),))
+    for compared in (compare(a, a, changes), compare(a, b)):
+        report = render(compared)
+        assert_github_reads_what_was_meant(report)
+        assert report == render(compared)
+        assert list(csv.reader(io.StringIO(to_csv(compared))))
 
 
 def test_ones_own_template_draws_it(tmp_path: Path) -> None:
