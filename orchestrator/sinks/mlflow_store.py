@@ -24,6 +24,7 @@ from orchestrator.sinks.base import SinkError
 ENV_TRACKING_URI = "MLFLOW_TRACKING_URI"
 QUIET_ENV = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for every point that ends, into our panel
     # a server that is down must cost the loop seconds, not MLflow's default of minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
