@@ -36,6 +36,10 @@ def test_outputs_of_the_sweep_go_before() -> None:
     assert (section.expected_steps, section.npz_glob, section.expected_npz) == (7, "x_*.npz", 7)
 
 
+def test_a_preparation_that_is_null_is_none() -> None:
+    assert read({**JOB, "prepare": [None, ["{python}", "-m", "assets"], None]}) == read(JOB)
+
+
 def test_a_command_is_enough() -> None:
     section = read({"command": ["true"]})
     assert (section.prepare, section.env, section.expected_steps, section.npz_glob, section.expected_npz) == (
