@@ -23,7 +23,7 @@ from orchestrator.overrides import assignment
 from orchestrator.paths import AttemptPaths, RootPaths
 from orchestrator.peers import NOTHING_USUAL, Usual
 from orchestrator.spec_model import HangSpec, SweepSpec
-from trainer_ext.records import AttemptSpec, write_atomic
+from trainer_ext.records import ENV_IMAGE, AttemptSpec, write_atomic
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def attempt_spec(
         config=fill(config, places),
         prepare=[list(command) for command in fill(job.prepare, places)],
         command=list(fill(job.command, places)),
-        env=dict(fill(job.env, places)),
+        env={**_image(pool), **fill(job.env, places)},
         expected_steps=job.expected_steps,
         npz_glob=job.npz_glob,
         expected_npz=job.expected_npz,
@@ -140,6 +140,12 @@ def attempt_spec(
         hang=hang_limits(spec.hang, usual),
         created_at=attempt.created_at,
     )
+
+
+def _image(pool: Pool | None) -> dict[str, str]:
+    """The container that a pool names, for the attempt's record of what it ran in."""
+    container = pool.options.get("container") if pool else None
+    return {ENV_IMAGE: str(container)} if container else {}
 
 
 def hang_limits(settings: HangSpec, usual: Usual) -> dict[str, float | None] | None:

@@ -69,12 +69,20 @@ def test_verl_is_imported_by_the_plugin_and_its_benchmark_alone() -> None:
 
 
 HEAVY = {"torch", "verl", "ray", "mlflow", "hydra", "omegaconf", "numpy", "pandas", "sqlalchemy", "transformers"}
+DRAWING = {"jinja2", "matplotlib", "markdown_it", "scipy"}
+"""What a report is drawn with; no other verb waits for it."""
 
 
 def test_importing_the_command_line_loads_nothing_heavy() -> None:
     script = "import sys, orchestrator.cli; print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not HEAVY & set(loaded)
+    assert not (HEAVY | DRAWING) & set(loaded)
+
+
+def test_a_sweep_starts_without_what_its_report_is_drawn_with() -> None:
+    script = "import sys, orchestrator.session; print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not (DRAWING | {"torch", "verl", "mlflow"}) & set(loaded)
 
 
 SWEEPS = sorted(path for path in (ROOT / "sweeps").glob("*.yaml") if path.name != "pools.yaml")

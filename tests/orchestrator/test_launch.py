@@ -54,6 +54,12 @@ def test_every_placeholder_is_filled_and_nothing_else_is_touched(tmp_path: Path)
     assert (spec.pool, spec.card_memory_mib) == ("h100", 81_559)
 
 
+def test_the_container_of_a_pool_is_known_to_the_job(tmp_path: Path) -> None:
+    contained = dataclasses.replace(H100, options={"container": "verl@sha256:ab"})
+    spec = attempt_spec(Site(RootPaths(tmp_path), "py"), SPEC, POINT, CONFIG, attempt(), contained)
+    assert spec.env["ORCHESTRATOR_IMAGE"] == "verl@sha256:ab"
+
+
 def test_a_pools_patch_reaches_the_job_and_a_retrys_patch_goes_over_it(tmp_path: Path) -> None:
     small = dataclasses.replace(H100, patch={"lr": "x*2", "text": "'pool'"})
     row = dataclasses.replace(attempt(), patch={"lr": 3e-06})
