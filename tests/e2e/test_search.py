@@ -1,0 +1,51 @@
+"""A search as a user runs it: SIGKILL at any moment, the same command again, and the trials are those of a run undisturbed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.sweeping import Product, completions
+
+SWEEP = """\
+# Which factor spreads the scores most?
+name: search
+config: synthetic
+overrides: [synthetic.step_seconds=0.02, trainer.total_training_steps=1]
+parameters: {factor: [32]}
+alias: {factor: influence.projection_dim_factor, scope: influence.scope}
+backend: local
+search:
+  objectives: {npz/std: maximize}
+  params: {factor: "int(32, 512, log)", scope: "choice(per_prompt, all_selected)"}
+  sampler: {name: tpe, n_startup_trials: 2}
+  trials: 3
+"""
+
+
+def trials(product: Product) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = product.json("status", "search")["search"]["trials"]
+    return found
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_twice_ends_with_the_trials_of_one_that_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(SWEEP)
+    undisturbed, killed = Product(tmp_path / "undisturbed"), Product(tmp_path / "killed")
+    code, output = undisturbed.run("sweep", str(file))
+    assert code == 0, output
+    assert "best so far" in output
+    for after in (2.6, 4.1):
+        killed.start_and_kill("sweep", str(file), after=after)
+    code, output = killed.run("sweep", str(file))
+    assert code == 0, output
+    assert trials(killed) == trials(undisturbed)
+    assert len(trials(killed)) == 3
+    assert set(completions(killed, "search").values()) == {1}
+    assert "### Search" in killed.report("search")
+    journal = (killed.root / "sweeps/search/search.journal").read_text().splitlines()
+    assert sum(json.loads(line)["op_code"] == 4 for line in journal) == 3, "CREATE_TRIAL"
