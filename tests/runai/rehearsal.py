@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -23,6 +24,8 @@ from tests.runai.server import InProcess, imagined
 
 TIMEOUTS = Timeouts(connect_s=2.0, read_s=5.0)
 PATIENCE = Patience(settle_s=3.0, visible_s=4.0, completing_s=8.0, ask_again_s=4.0)
+MOST_TICKS = 2_000
+"""Of one life of the orchestrator; the longest sweep here takes a tenth of it."""
 URL = "http://control-plane.invalid"
 
 
@@ -92,7 +95,13 @@ class Stage:
 
     def drive(self, die_after: int = -1, observe: Callable[[View], None] = lambda _view: None) -> View:
         """To the end of the sweep, or of the orchestrator."""
-        return self.rehearsal.drive(die_after, observe)
+        ticks = count()
+
+        def watch(view: View) -> None:
+            assert next(ticks) < MOST_TICKS, f"the sweep comes to no end: {self.rehearsal.warnings[-3:]}"
+            observe(view)
+
+        return self.rehearsal.drive(die_after, watch)
 
     def runs(self, view: View) -> dict[str, list[tuple[str | None, str]]]:
         """Point -> (pool, verdict) of its attempts."""
