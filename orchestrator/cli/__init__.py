@@ -42,17 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets an escape, not our traceback
             stream.reconfigure(errors="backslashreplace")
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        return EXIT_SUCCEEDED if words else EXIT_BAD_USAGE
-    verb = words[0]
-    if verb not in VERBS:
-        return _unknown(verb)
-    module = importlib.import_module(f"orchestrator.cli.{verb}")
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {verb}", description=VERBS[verb].capitalize() + ".")
-    module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_intermixed_args(words[1:])))
+        return _run(words)
     except OrchestratorError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -65,6 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written, a mount that went away
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_USAGE
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(), flush=True)
+        return EXIT_SUCCEEDED if words else EXIT_BAD_USAGE
+    verb = words[0]
+    if verb not in VERBS:
+        return _unknown(verb)
+    module = importlib.import_module(f"orchestrator.cli.{verb}")
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {verb}", description=VERBS[verb].capitalize() + ".")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_intermixed_args(words[1:])))
 
 
 def overview() -> str:

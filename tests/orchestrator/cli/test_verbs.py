@@ -7,6 +7,8 @@ import io
 import json
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,3 +257,13 @@ def _status(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[di
     capsys.readouterr()
     main(["status", "verbs", "--json", "--root", str(root)])
     return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout
+    child.stdout.close()
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (0, b"")
