@@ -87,15 +87,9 @@ def extract(
     rows: dict[str, list[Tensor]] = {name: [] for name in modules}
     for number, pair in enumerate(pairs):
         said(f"gradients of pair {number + 1} of {len(pairs)}")
-        hack, clean = (
-            {
-                n: coordinates(g, bases[n])
-                for n, g in _gradients(model, modules, pair.prompt, completion, number).items()
-            }
-            for completion in (pair.hack, pair.clean)
-        )
+        hack, clean = (_gradients(model, modules, pair.prompt, text, number) for text in (pair.hack, pair.clean))
         for name, row in rows.items():
-            row.append((hack[name] - clean[name]).cpu())
+            row.append(coordinates(hack[name].double() - clean[name].double(), bases[name]).cpu())
     k = min(k, len(pairs), *(len(basis.vh) for basis in bases.values()))
     found = {name: directions(torch.stack(row), k, tau_axis) for name, row in rows.items()}
     digests = {name: weight_digest(module.weight) for name, module in modules.items()}
