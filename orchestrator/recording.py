@@ -103,7 +103,7 @@ def sweep_record(sweep: SweepRow, points: Sequence[PointRow]) -> SweepRecord:
         name=sweep.name,
         created_at_ms=_ms(sweep.created_at),
         description=sweep.description,
-        axes=axes(points),
+        axes=tuple(spec.axes) if spec.search else axes(points),  # a search begins without points
         tags=tags,
         note_markdown=f"{sweep.description}\n\nFixed for all points:\n\n{overrides}\n"
         if overrides

@@ -76,7 +76,9 @@ def sweep_snapshot(store: Store, paths: RootPaths, sweep: str) -> SweepSnapshot:
         changes=changes_since(row.git),
         backend=row.backend,
         gpus=spec.resources.gpus,
-        search=search_snapshot(spec, store.trials(sweep), {point.id: point.name for point in view.points}),
+        search=search_snapshot(
+            spec, store.trials(sweep) if spec.search else (), {point.id: point.name for point in view.points}
+        ),
     )
 
 

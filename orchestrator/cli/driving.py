@@ -54,7 +54,9 @@ def conclude(console: Console, paths: RootPaths, store: Store, name: str, view: 
     if view.stopped is not None:
         console.print(f"stopped  {view.stopped}", style="red", soft_wrap=True, highlight=False)
     spec, names = SweepSpec.model_validate(store.sweep(name).spec), {point.id: point.name for point in view.points}
-    for line in search_lines(spec, store.trials(name), names, limits_of(spec, view).gpus_per_attempt):
+    for line in search_lines(
+        spec, store.trials(name) if spec.search else [], names, limits_of(spec, view).gpus_per_attempt
+    ):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(f"report   {near(paths.report(name))}", soft_wrap=True, highlight=False)
     console.print(f"MLflow   {command_line(paths, 'ui', name)}", soft_wrap=True, highlight=False)

@@ -44,7 +44,8 @@ def _search(store: Store, row: SweepRow, view: View) -> list[str]:
     """How far a search is, and what is best so far."""
     spec = SweepSpec.model_validate(row.spec)
     names = {point.id: point.name for point in view.points}
-    return search_lines(spec, store.trials(row.name), names, limits_of(spec, view).gpus_per_attempt)
+    rows = store.trials(row.name) if spec.search else []  # a database of before searches has no table of trials
+    return search_lines(spec, rows, names, limits_of(spec, view).gpus_per_attempt)
 
 
 def _notes(row: SweepRow, view: View) -> list[str]:
@@ -86,7 +87,7 @@ def as_json(store: Store, name: str) -> dict[str, Any]:
                 ],
             }
         )
-    found = search_json(spec, store.trials(name))
+    found = search_json(spec, store.trials(name) if spec.search else [])
     return {
         **({"search": found} if found else {}),
         "sweep": name,

@@ -22,7 +22,7 @@ POINTS = {
     "smoke": 2,
     "vhack": 6,
 }
-ONE_STEP = {"factor-scope", "grad-similarity"}
+ONE_STEP = {"fidelity", "factor-scope", "grad-similarity"}
 FILES = sorted(path for path in SWEEPS.glob("*.yaml") if path.name != "pools.yaml")
 
 

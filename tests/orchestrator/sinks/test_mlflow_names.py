@@ -101,3 +101,11 @@ def test_metric_times_follow_the_measured_steps() -> None:
         (3, "a", 6_501),
         (4, "timing_s/step", 6_502),
     ]
+
+
+@pytest.mark.parametrize(("trials", "tag"), [((), None), ((3,), "3"), ((3, 7), "3, 7")])
+def test_a_point_of_a_search_carries_the_numbers_of_its_trials(trials: tuple[int, ...], tag: str | None) -> None:
+    point = PointRecord(
+        "s", "p", "p", PointState.ACTIVE, trials=trials, attempts=(AttemptRecord(1, AttemptState.RUNNING),)
+    )
+    assert point_tags(point, "run").get("trial") == tag
