@@ -13,7 +13,7 @@ from typing import Any
 
 from reports import metrics
 from reports.markdown import code, codes, text
-from reports.numbers import count, plural, statistics
+from reports.numbers import count, milliseconds, plural, statistics
 from reports.sections.places import attempt_place, metric_places, npz_places
 from reports.sections.points import jobs, tried
 from reports.snapshot import PointSnapshot, SweepSnapshot
@@ -111,7 +111,9 @@ def _captured(ran: Sequence[PointSnapshot]) -> Check | None:
 
 def _timings(ran: Sequence[PointSnapshot]) -> Check | None:
     title = "Timing metrics non-zero"
-    return _series_check(title, ran, metrics.POP_ROWS, lambda value: value > 0, statistics)
+    return _series_check(
+        title, ran, metrics.POP_ROWS, lambda value: value > 0, lambda values: [*map(milliseconds, values)]
+    )
 
 
 def _grad_norm_finite(ran: Sequence[PointSnapshot]) -> Check | None:
@@ -211,7 +213,8 @@ def _npz_intact(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check 
     if bad:
         return Check("NPZ intact", _problems(bad, lambda p: _npz_problem(p, expected)), False)
     sizes = sorted(file.bytes for file in files if file.bytes)
-    size = f", {_megabytes(sizes[0])} to {_megabytes(sizes[-1])} MB" if sizes else ""
+    ends = list(dict.fromkeys(_megabytes(size) for size in (sizes[0], sizes[-1]))) if sizes else []
+    size = f", {' to '.join(ends)} MB" if ends else ""
     said = f"{plural(len(files), 'file')} of {plural(len(ran), 'job')} read without pickle{size}{_in(npz_places(ran))}"
     return Check("NPZ intact", said, True)
 
@@ -228,13 +231,17 @@ def _npz_problem(point: PointSnapshot, expected: int) -> str:
 
 def _problems(points: Sequence[PointSnapshot], what: Callable[[PointSnapshot], str]) -> str:
     """`job`: what, for the first few; how many more."""
-    named = [f"{codes([point.name])}: {text(what(point)[:_LONGEST_EVIDENCE])}" for point in points[:_MOST_PROBLEMS]]
+    named = [f"{codes([point.name])}: {text(_shortened(what(point)))}" for point in points[:_MOST_PROBLEMS]]
     rest = len(points) - _MOST_PROBLEMS
     return "; ".join(named) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _file(point: PointSnapshot, name: str) -> str:
     return f"{point.folder}/{name}" if point.folder else name
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _LONGEST_EVIDENCE else words[: _LONGEST_EVIDENCE - 1].rstrip() + "…"
 
 
 def _in(places: str) -> str:
