@@ -28,9 +28,9 @@ from orchestrator.search.study import open_study
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
 from tests.orchestrator.driving import POOLS, Died, Fuse, Logged, Mortal
-from trainer_ext.records import AttemptSpec
+from trainer_ext.records import AttemptSpec, npz_name
 
-__all__ = ["Died", "LiveBackend", "SearchRehearsal", "bowl", "giving", "live", "params_of", "spec_of"]
+__all__ = ["Died", "LiveBackend", "SearchRehearsal", "bowl", "giving", "live", "params_of", "scoring", "spec_of"]
 
 Params = Mapping[str, Any]
 
@@ -64,6 +64,27 @@ def giving(function: Callable[[Params], Mapping[str, float]], otherwise: Callabl
     def script(request: JobRequest, _earlier: int) -> Play:
         play = otherwise(params_of(request)) if otherwise else None
         return play or Play(on_end=on_end)
+
+    return script
+
+
+def scoring(order: Callable[[Params], Sequence[float]], seconds: Callable[[Params], float]) -> Script:
+    """A script of jobs that write these scores in every step, and take so long."""
+    import numpy as np
+
+    def script(request: JobRequest, _earlier: int) -> Play:
+        def on_end(request: JobRequest, started_at: float, ended_at: float) -> None:
+            values = np.asarray([order(params_of(request))], np.float32)
+            folder = AttemptPaths(request.attempt_dir).influence
+            folder.mkdir()
+            for step in range(1, STEPS + 1):
+                tokens = np.arange(values.size).reshape(values.shape)
+                np.savez(folder / npz_name(step), scores=values, mask=values == values, response_ids=tokens)
+            write_metrics(request, bowl, range(1, STEPS + 1))
+            write_outcome(request, started_at, ended_at, exit_code=0, steps=list(range(1, STEPS + 1)))
+
+        end = seconds(params_of(request))
+        return Play(timeline=((0.0, JobState.RUNNING), (end, JobState.ENDED)), on_end=on_end)
 
     return script
 
@@ -105,7 +126,8 @@ def composer(steps: int) -> Callable[[RawPoint], Point]:
     """Without Hydra: the parameters are the configuration."""
 
     def compose(raw: RawPoint) -> Point:
-        config = {"params": dict(raw.parameters), "job": {"command": ["{python}"], "expected": {"steps": steps}}}
+        expected = {"steps": steps, "npz": "influence/*.npz"} if raw.parameters.get("scored") else {"steps": steps}
+        config = {"params": dict(raw.parameters), "job": {"command": ["{python}"], "expected": expected}}
         full = point_hash(config)
         return Point(point_id(full), raw.index, raw.name, raw.parameters, {}, raw.overrides, config, full)
 

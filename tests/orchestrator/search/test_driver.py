@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.base import JobState
+from orchestrator.backends.base import JobRequest, JobState
 from orchestrator.backends.fake import Play
 from orchestrator.backends.fake_files import fail
+from orchestrator.ledger import View
 from orchestrator.model import PointState
 from orchestrator.search.results import FITS, TrialState
 from orchestrator.spec_model import SweepSpec
@@ -21,6 +22,7 @@ from tests.orchestrator.search.searching import (
     giving,
     live,
     params_of,
+    scoring,
     spec_of,
 )
 from tests.orchestrator.test_loop import CUDA_OOM
@@ -299,3 +301,40 @@ def prunable() -> SweepSpec:
         prune={"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0},
         sweep_include=[{"x": 0.3}, {"x": 0.4}, {"x": 0.9}, {"x": 0.35}],
     )
+
+
+def compared(**keys: object) -> SweepSpec:
+    """A search for fidelity, against x = 0."""
+    own = {"objectives": {"fidelity": "maximize"}, "reference": {"x": 0}, "sampler": "random", "trials": 2}
+    fixed = {"sweep_parameters": {"x": [0], "scored": [True]}, "sweep_budget": {"max_parallel": 2}}
+    return spec_of(**{**own, **fixed, **keys})
+
+
+def test_fidelity_is_the_rank_correlation_with_the_reference_and_waits_for_it(tmp_path: Path) -> None:
+    """The reference takes longer than the point that is compared with it, whose first two scores change places."""
+    script = scoring(
+        lambda params: [1.0, 2.0, 3.0, 4.0] if params["x"] == 0 else [2.0, 1.0, 30.0, 40.0],
+        lambda params: 20.0 if params["x"] == 0 else 1.0,
+    )
+    rehearsal = SearchRehearsal(tmp_path, compared(), script)
+    waiting: list[bool] = []
+
+    def observe(view: View) -> None:
+        states = [point.state for point in view.points]
+        waiting.append(states == [PointState.ACTIVE, PointState.SUCCEEDED] and rehearsal.trials[1].state is OPEN)
+
+    rehearsal.drive(observe=observe)
+    assert any(waiting)
+    assert [row.values for row in rehearsal.trials] == [(pytest.approx(1.0),), (pytest.approx(0.8),)]
+
+
+def test_without_its_reference_a_trial_fails_and_says_why(tmp_path: Path) -> None:
+    scores = scoring(lambda _params: [1.0, 2.0], lambda _params: 1.0)
+
+    def script(request: JobRequest, earlier: int) -> Play:
+        return Play(on_end=fail(1, log="")) if params_of(request)["x"] == 0 else scores(request, earlier)
+
+    rehearsal = SearchRehearsal(tmp_path, compared(), script)
+    rehearsal.drive()
+    assert [row.state for row in rehearsal.trials] == [TrialState.FAILED] * 2
+    assert rehearsal.trials[1].reason == "its reference s-t0 failed"
