@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator import backends, patches
 from orchestrator.backends.base import Backend
 from orchestrator.compose import PROFILE_GROUP, compose_points, resolve_profile
-from orchestrator.errors import SpecError, UsageError
+from orchestrator.errors import SpecError, Unobservable, UsageError
 from orchestrator.expand import expand
 from orchestrator.job_section import job_section
 from orchestrator.model import Point, Pool
@@ -112,11 +112,22 @@ def _check_patches(spec: SweepSpec, point: Point) -> None:
 def find_target(spec: SweepSpec) -> Target:
     """The backend with its pools: the sweep file's on a cluster, the machine's own on this machine."""
     backend = backends.load("local" if spec.backend == "auto" else spec.backend, spec.runai)
-    own = {pool.name: pool for pool in backend.pools()}
+    own = _own_pools(backend, spec)
     if backend.name == "local":
         return Target(backend, own, tuple(own))
     pools = {**own, **spec.pool_models()}
     return Target(backend, pools, tuple(spec.resources.ladder) or tuple(pools)[:1])
+
+
+def _own_pools(backend: Backend, spec: SweepSpec) -> dict[str, Pool]:
+    """What the backend knows by itself; nothing where it cannot be asked now and the sweep file names all that it uses."""
+    try:
+        return {pool.name: pool for pool in backend.pools()}
+    except Unobservable:
+        named = spec.pool_models()
+        if not named or not set(spec.resources.ladder) <= set(named):
+            raise
+        return {}
 
 
 def torch_build() -> str:

@@ -24,13 +24,19 @@ _LABEL = re.compile(r"(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-
 
 
 def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError("is a path from the root, such as /shared")
-    return path.rstrip("/") or "/"
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not path.startswith("/") or ".." in parts:
+        raise ValueError("is a path from the root without `..`, such as /shared")
+    return "/" + "/".join(parts)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is a scheme and a host, with a port where there is one: without a path, an account or a password."""
+    return re.fullmatch(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", text) is not None
 
 
 def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s@]+", text):
+    if not is_address(text.rstrip("/")):
         raise ValueError("is the address of the control plane, such as https://company.run.ai")
     return text.rstrip("/")
 

@@ -14,6 +14,7 @@ from orchestrator.cli.arguments import add_root, add_spec, command_line, open_st
 from orchestrator.cli.driving import drive_to_end
 from orchestrator.cli.plan import measurements, show
 from orchestrator.clock import SystemClock
+from orchestrator.launch import site_of
 from orchestrator.notify import open_notifier
 from orchestrator.paths import RootPaths
 from orchestrator.planning import plan_sweep
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         show(planned)
         return 0
-    open_notifier(planned.spec.notify, os.environ)  # what it lacks is said before anything starts
+    open_notifier(planned.spec.notify, os.environ)  # what they lack is said before anything starts
+    site_of(planned.target.backend, paths)
     store = open_store(paths)
     command = ["python", "-m", "orchestrator", *sys.argv[1:]]
     name = register(planned, store, args.spec, command, SystemClock().now())

@@ -10,8 +10,10 @@ workload    what an attempt asks for -> the body of a workload
 script      what a container runs
 ticket      what was asked for an attempt, written before it is asked; and the phases that were seen
 finding     a workload whose id was never written down, and one that a listing lacks
+rows        many workloads by one listing
 folder      what the attempt folder shows
 phases      Run:ai's words -> stages
+lasting     for how long a workload has been as it is
 observation a workload and its attempt folder -> the state of the attempt
 words       what Run:ai says about a workload, for people
 logs        what a container prints, over the cluster's own endpoint

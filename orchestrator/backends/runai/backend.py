@@ -16,16 +16,17 @@ from typing import Any
 import httpx
 
 from orchestrator.backends.base import JobRef, JobRequest, JobState, JobStatus
-from orchestrator.backends.runai import finding, logs, observation, settings, ticket, words, workload
+from orchestrator.backends.runai import finding, logs, observation, script, settings, ticket, words, workload
 from orchestrator.backends.runai.client import TIMEOUTS, Client, Timeouts
-from orchestrator.backends.runai.directory import Project, find_project, node_pools
+from orchestrator.backends.runai.directory import Project, find_project, is_shown, node_pools
 from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
 from orchestrator.backends.runai.folder import look_into
-from orchestrator.backends.runai.listing import only, read_all
+from orchestrator.backends.runai.lasting import Lasting
 from orchestrator.backends.runai.observation import PATIENCE, Doubt, Patience, Seen
 from orchestrator.backends.runai.phases import Stage, stage
+from orchestrator.backends.runai.rows import Rows
 from orchestrator.backends.runai.settings import Settings
-from orchestrator.backends.runai.ticket import Ticket, read_ticket
+from orchestrator.backends.runai.ticket import Ticket, read_ticket, same_place
 from orchestrator.backends.runai.workload import Kind, workload_name
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import (
@@ -42,8 +43,6 @@ from orchestrator.runai_spec import RunaiSpec
 from trainer_ext.records import write_atomic
 
 HANDLE = re.compile(r"(training|distributed):([A-Za-z0-9-]{1,64})")
-ASKED_SINGLY = 20
-"""Workloads that a listing lacked and that one poll asks for by their ids."""
 
 
 class RunaiBackend:
@@ -62,9 +61,8 @@ class RunaiBackend:
         self.settings, self.client = settings, client
         self._clock, self.patience = clock or SystemClock(), patience
         self._project: Project | None = None
-        self._since: dict[str, tuple[object, float]] = {}
-        """Handle -> what was seen of it, and since when."""
-        self._filters_by_start = True
+        self._lasting = Lasting(patience.visible_s)
+        self._rows = Rows(client)
         self._asked_to_end: dict[str, float] = {}
         self._noted: dict[str, tuple[Any, ...]] = {}
 
@@ -104,8 +102,18 @@ class RunaiBackend:
         return self.settings.python
 
     def inside(self, path: Path) -> Path:
-        """Where a container sees a path of this machine."""
-        return self.settings.inside(path)
+        """Where a container sees a path of this machine, from which it can run jobs.
+
+        Raises:
+            EnvironmentProblem: it does not see it, could not run a script there, or has no image.
+        """
+        inside = self.settings.inside(path)
+        try:
+            workload.image(self.settings)
+            script.argument(inside)
+        except BackendError as error:
+            raise EnvironmentProblem(str(error)) from error
+        return inside
 
     def project(self) -> Project:
         """The project, asked for once.
@@ -122,12 +130,10 @@ class RunaiBackend:
         """One for each node pool whose nodes have GPUs, as far as these credentials may see nodes; the default one first.
 
         Raises:
+            Unobservable: Run:ai could not be asked.
             UsageError, Refused: the credentials or the project are wrong, which no waiting mends.
         """
-        try:
-            found = node_pools(self.client, self.project().cluster)
-        except Unobservable:
-            return []
+        found = node_pools(self.client, self.project().cluster)
         return [Pool(pool.name, pool.gpus, options={"node_pool": pool.name}) for pool in found if pool.gpus]
 
     # ---- submitting ------------------------------------------------------------------------------------------------
@@ -141,13 +147,17 @@ class RunaiBackend:
             raise BackendError(str(error)) from error
         if request.after is not None:
             self._discard(request.after)
-        ask = workload.ask(request, self.settings, project)
         try:
+            ask = workload.ask(request, self.settings, project)
             path, text = workload.run_script(request, self.settings)
             write_atomic(path, text)
-            Ticket(ask.body["name"], ask.kind.value, self._clock.now()).write(request.attempt_dir)
+            Ticket(ask.body["name"], ask.kind.value, self._clock.now(), project.id, project.cluster).write(
+                request.attempt_dir
+            )
         except OSError as error:
             raise BackendError(f"{request.name}: cannot write {error.filename}: {error.strerror}") from error
+        except EnvironmentProblem as error:
+            raise BackendError(str(error)) from error
         try:
             answer = self.client.post(ask.kind.path, ask.body)
         except (Unauthorized, EnvironmentProblem) as error:
@@ -155,7 +165,7 @@ class RunaiBackend:
         except Refused as error:
             if not error.says_name_is_taken:
                 raise
-            return self._adopted(request, str(error))
+            return self._adopted(request, error)
         return self._handle(ask.kind, answer)
 
     def _handle(self, kind: Kind, answer: Any) -> str:
@@ -165,21 +175,26 @@ class RunaiBackend:
             raise SubmitUncertain(f"POST {kind.path} worked, but its answer names no workload")
         return handle
 
-    def _adopted(self, request: JobRequest, said: str) -> str:
+    def _adopted(self, request: JobRequest, refusal: Refused) -> str:
         """The workload that has the name: ours, since the name holds a digest of the token."""
         try:
             handle = self._look_up(request, read_ticket(request.attempt_dir))
-        except Unobservable as error:
-            raise SubmitUncertain(str(error)) from error
-        if handle is None:
-            raise SubmitUncertain(f"{said}; but no such workload is listed (yet)")
-        return handle
+        except finding.NotOurs:
+            raise
+        except OrchestratorError as error:
+            raise SubmitUncertain(f"{refusal}; {error}") from error
+        if handle is not None:
+            return handle
+        if refusal.speaks_of(workload_name(request.name, request.token)):
+            raise SubmitUncertain(f"{refusal}; but no such workload is listed (yet)")
+        raise refusal
 
     def find(self, request: JobRequest) -> str | None:
         asked = read_ticket(request.attempt_dir)
         if asked is None:
             return None
         try:
+            self._check_place(request.attempt_dir)
             handle = self._look_up(request, asked)
         except Unobservable:
             raise
@@ -204,7 +219,7 @@ class RunaiBackend:
         match = HANDLE.fullmatch(job.handle)
         if match is None:
             return
-        with suppress(BackendError):
+        with suppress(OrchestratorError):
             row = self.client.get(f"{words.WORKLOADS}/{match[2]}")
             if isinstance(row, Mapping) and not row.get("deletedAt") and stage(row.get("phase")) is not Stage.ENDED:
                 self.client.delete(f"{Kind(match[1]).path}/{match[2]}")
@@ -217,59 +232,53 @@ class RunaiBackend:
         if not ours:
             return statuses
         try:
-            rows = self._rows(list(ours.values()))
-        except OrchestratorError as error:
-            raise Unobservable(str(error)) from error
-        for handle, job in ours.items():
-            if _id(job) in rows:
-                status = self._observe(job, rows[_id(job)])
+            names = {_id(job): workload_name(job.name, job.token) for job in ours.values()}
+            rows, problems = self._rows.of(self.project().id, names), []
+            for handle, job in ours.items():
+                if _id(job) not in rows:
+                    continue
+                try:
+                    status = self._observe(job, rows[_id(job)])
+                except OrchestratorError as error:
+                    problems.append(error)
+                    continue
                 if status is not None:
                     statuses[handle] = status
+            gone = any(handle in ours and status.state is JobState.GONE for handle, status in statuses.items())
+            if gone and not is_shown(self.client, self.project()):
+                raise Unobservable(f"the project {self.project().name} is not shown to these credentials any more")
+        except OrchestratorError as error:
+            raise Unobservable(str(error)) from error
+        if problems and not statuses:
+            raise Unobservable(str(problems[0]))
         return statuses
 
-    def _rows(self, jobs: Sequence[JobRef]) -> dict[str, dict[str, Any] | None]:
-        """Workload id -> its row, None where there positively is none; what could not be seen is missing."""
-        prefix = _common([workload_name(job.name, job.token) for job in jobs])
-        listed = {str(row["id"]): row for row in self._listed(prefix)}
-        found: dict[str, dict[str, Any] | None] = {_id(job): listed[_id(job)] for job in jobs if _id(job) in listed}
-        for job in [job for job in jobs if _id(job) not in listed][:ASKED_SINGLY]:
-            with suppress(BackendError):
-                name = workload_name(job.name, job.token)
-                found[_id(job)] = finding.single(self.client, self.project().id, name, _id(job))
-        return found
-
-    def _listed(self, prefix: str) -> list[dict[str, Any]]:
-        """The project's workloads whose names begin so; all of them where the server knows no such filter."""
-        conditions = {"projectId": f"=={self.project().id}"}
-        if prefix and self._filters_by_start:
-            conditions["name"] = f"=^{prefix}"
-        params = {"filterBy": only(**conditions), "deleted": "false", "sortBy": "createdAt", "sortOrder": "asc"}
-        try:
-            return read_all(self.client.get, words.WORKLOADS, "workloads", params)
-        except Refused as error:
-            if error.status != 400 or "name" not in conditions:
-                raise
-            self._filters_by_start = False
-            return self._listed(prefix)
-
     def _observe(self, job: JobRef, row: dict[str, Any] | None) -> JobStatus | None:
-        folder = look_into(job)
+        if row is None:
+            self._check_place(job.attempt_dir)
+        folder, now = look_into(job), self._clock.now()
         key = (row is None, (row or {}).get("phase"), folder.claimed, folder.outcome is None, folder.heartbeat_at)
-        seen = Seen(row, folder, self._same_for_s(job.handle, key))
+        seen = Seen(row, folder, self._lasting.seconds(job.handle, key, now))
         self._note(job, row)
         found = observation.judge(seen, self.patience)
-        if isinstance(found, Doubt):
+        if not isinstance(found, Doubt):
+            return found
+        try:
             preempted = words.speaks_of_preemption(self.client, _id(job))
-            return JobStatus(JobState.ENDED, reason="PREEMPTED") if preempted else found.otherwise
-        return found
+        except Unobservable:
+            if seen.same_for_s < self.patience.completing_s:
+                return None
+            preempted = False
+        return JobStatus(JobState.ENDED, reason="PREEMPTED") if preempted else found.otherwise
 
-    def _same_for_s(self, handle: str, key: object) -> float:
-        now = self._clock.now()
-        known, since = self._since.get(handle, (None, now))
-        if known != key:
-            since = now
-        self._since[handle] = (key, since)
-        return now - since
+    def _check_place(self, attempt_dir: Path) -> None:
+        """What is not found here may be somewhere else, where the settings have changed since."""
+        project = self.project()
+        if not same_place(attempt_dir, project.id, project.cluster):
+            raise Unobservable(
+                f"{attempt_dir} was submitted to another project or cluster than {project.name}: set RUNAI_BASE_URL, "
+                "RUNAI_PROJECT and RUNAI_CLUSTER as they were then"
+            )
 
     def _note(self, job: JobRef, row: dict[str, Any] | None) -> None:
         said = {"phase": row.get("phase"), "reason": observation.reason(row)} if row else {"phase": None}
@@ -307,7 +316,7 @@ class RunaiBackend:
             self.client.delete(_path(job))
         except NotFound:
             return
-        except BackendError as error:
+        except OrchestratorError as error:
             raise Unobservable(f"{refusal}; {error}") from error
 
     def suspend(self, job: JobRef) -> None:
@@ -339,12 +348,6 @@ class RunaiBackend:
         if match is None:
             raise BackendError(f"{job.handle!r} names no workload of Run:ai")
         return logs.read(self.client, self.project(), Kind(match[1]), workload_name(job.name, job.token))
-
-
-def _common(names: Sequence[str]) -> str:
-    """What all of them begin with."""
-    first, last = min(names), max(names)
-    return next((first[:n] for n, char in enumerate(first) if last[n : n + 1] != char), first)
 
 
 def _id(job: JobRef) -> str:

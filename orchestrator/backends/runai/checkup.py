@@ -44,7 +44,7 @@ def _offline(backend: RunaiBackend, root: Path) -> Iterator[Sign]:
 
 
 def _storage(backend: RunaiBackend, root: Path) -> str:
-    inside = backend.inside(root)
+    inside = backend.settings.inside(root)
     script.argument(inside)
     where = "under the same path" if inside == root else f"as {inside}"
     mounts = backend.settings.mounts

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.backends.runai.client import Client
-from orchestrator.backends.runai.faults import NotFound, Refused
+from orchestrator.backends.runai.faults import Refused
 from orchestrator.backends.runai.listing import items_of, only, read_all
-from orchestrator.errors import BackendError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.suggest import did_you_mean
 
 PROJECTS, CLUSTERS = "/api/v1/org-unit/projects", "/api/v1/clusters"
@@ -86,6 +86,16 @@ def find_project(client: Client, name: str | None, cluster: str | None) -> Proje
     raise UsageError(f"which project of Run:ai? set RUNAI_PROJECT or runai.project to one of {', '.join(names)}")
 
 
+def is_shown(client: Client, project: Project) -> bool:
+    """Whether these credentials still see the project: without their role in it, all its workloads look gone.
+
+    Raises:
+        BackendError: it could not be asked for.
+    """
+    params = {"filterBy": only(name=f"=={project.name}")}
+    return any(str(item["id"]) == project.id for item in read_all(client.get, PROJECTS, "projects", params))
+
+
 def clusters(client: Client) -> list[Cluster]:
     return [_cluster(item) for item in _plain(client.get(CLUSTERS), "clusters")]
 
@@ -122,9 +132,7 @@ def _nodes(client: Client, cluster: str) -> list[dict[str, Any]]:
     """None where researchers may not see nodes."""
     try:
         answer = client.get(NODES, {"filterBy": only(clusterUuid=f"=={cluster}"), "limit": 500})
-    except (Refused, NotFound):
-        return []
-    except BackendError:
+    except Refused:
         return []
     return [node for node in _plain(answer, "nodes") if node.get("clusterUuid") in (None, cluster)]
 
@@ -158,7 +166,8 @@ def _quota(entry: Mapping[str, Any]) -> Quota:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15  # nor NaN
+    return float(value) if usable else None
 
 
 def _cluster(item: Mapping[str, Any]) -> Cluster:
@@ -175,7 +184,7 @@ def _cluster(item: Mapping[str, Any]) -> Cluster:
 
 def _pool(item: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> NodePool:
     infos = [info for node in nodes if isinstance(info := node.get("gpuInfo"), Mapping)]
-    counts = [int(info.get("gpuCount") or 0) for info in infos]
+    counts = [int(_number(info.get("gpuCount")) or 0) for info in infos]
     return NodePool(
         name=str(item.get("name", "")),
         is_default=bool(item.get("isDefault")),

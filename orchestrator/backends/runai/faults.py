@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable
@@ -10,6 +10,7 @@ from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobser
 LONGEST = 600
 """Characters of a server's words in one message."""
 _TAKEN = ("already exist", "already in use", "already taken", "duplicate")
+_A_NAME = ("name", "workload")
 
 
 class Refused(BackendError):
@@ -28,7 +29,13 @@ class Refused(BackendError):
     @property
     def says_name_is_taken(self) -> bool:
         """By the words first: the status of a second workload of one name is documented nowhere."""
-        return self.status == 409 or (self.status == 400 and any(word in self.said.lower() for word in _TAKEN))
+        said = self.said.lower()
+        speaks_so = any(word in said for word in _TAKEN) and any(word in said for word in _A_NAME)
+        return self.status == 409 or (self.status == 400 and speaks_so)
+
+    def speaks_of(self, name: str) -> bool:
+        """Whether it is about the workload of that name, rather than about some other thing that exists twice."""
+        return self.status == 409 or name in self.said
 
 
 class NotFound(Refused):
@@ -39,14 +46,28 @@ class Unauthorized(Refused):
     """The credentials are not accepted (any more)."""
 
 
-def of_answer(call: str, status: int, body: Any, *, is_submission: bool = False) -> BackendError:
+def of_answer(
+    call: str,
+    status: int,
+    body: Any,
+    *,
+    is_submission: bool = False,
+    hide: Callable[[str], str] = str,
+    is_ours: bool = True,
+) -> BackendError:
     """The error that an answer stands for.
 
     Args:
         body: the parsed answer, or its text.
         is_submission: the request may have brought something into being.
+        hide: takes secrets out of a text.
+        is_ours: the control plane was asked, whose own errors are objects.
     """
-    said = words(body)
+    said = words(body, hide)
+    if is_ours and status in (403, 404, 405) and not isinstance(body, Mapping):
+        # what stands before it, while it is away: says nothing about any workload
+        kind = SubmitUncertain if is_submission else Unobservable
+        return kind(f"{call}: {status}, and not in Run:ai's words ({said}); a gateway in front of it?")
     if status == 404:
         return NotFound(call, status, said)
     if status == 401:
@@ -61,17 +82,23 @@ def of_answer(call: str, status: int, body: Any, *, is_submission: bool = False)
     return Refused(call, status, said)
 
 
-def words(body: Any) -> str:
-    """Message, details and the breaches of policy of an error's body, in one line."""
+def words(body: Any, hide: Callable[[str], str] = str) -> str:
+    """Message, details and the breaches of policy of an error's body, in one line; secrets go before it is cut."""
     if not isinstance(body, Mapping):
-        return _short(" ".join(str(body or "").split())) or "no explanation"
-    said = [str(body[key]) for key in ("message", "error", "error_description", "details") if body.get(key)]
+        return _short(hide(one_line(body or ""))) or "no explanation"
+    said = [one_line(body[key]) for key in ("message", "error", "error_description", "details") if body.get(key)]
     issues = body.get("complianceIssues")
     for issue in issues if isinstance(issues, list) else []:
         if isinstance(issue, Mapping):
-            parts = (str(issue[key]) for key in ("field", "rule", "details") if issue.get(key))
+            parts = (one_line(issue[key]) for key in ("field", "rule", "details") if issue.get(key))
             said.append("policy: " + ", ".join(parts))
-    return _short("; ".join(dict.fromkeys(said))) or "no explanation"
+    return _short(hide("; ".join(dict.fromkeys(said)))) or "no explanation"
+
+
+def one_line(said: object) -> str:
+    """A server's words as a terminal and a database can take them: no line breaks, no control characters."""
+    text = str(said).encode("utf-8", "replace").decode()
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def _short(text: str) -> str:

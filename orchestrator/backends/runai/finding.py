@@ -14,6 +14,10 @@ from orchestrator.errors import BackendError, Unobservable
 from trainer_ext.records import ENV_ATTEMPT_TOKEN
 
 
+class NotOurs(BackendError):
+    """Another attempt's workload has the name."""
+
+
 def find(client: Client, project: str, name: str, kind: Kind, token: str) -> str | None:
     """The id of the workload of that name, or None where the project positively has none, nor had.
 
@@ -21,7 +25,8 @@ def find(client: Client, project: str, name: str, kind: Kind, token: str) -> str
         project: its id.
 
     Raises:
-        BackendError: another attempt's has the name, or Run:ai could not be asked.
+        NotOurs: another attempt's has the name.
+        BackendError: Run:ai could not be asked.
     """
     for deleted in ("false", "true"):  # what lives first
         rows = _named(client, project, name, deleted)
@@ -59,7 +64,7 @@ def _check_token(client: Client, row: Mapping[str, Any], kind: Kind, token: str)
     if not isinstance(variables, Mapping) or ENV_ATTEMPT_TOKEN not in variables:
         variables = _variables(client, kind, str(row["id"]))
     if variables.get(ENV_ATTEMPT_TOKEN) not in (None, token):
-        raise BackendError(
+        raise NotOurs(
             f"Run:ai's project has a workload {row.get('name')} that belongs to another attempt; delete it there"
         )
 
@@ -70,5 +75,7 @@ def _variables(client: Client, kind: Kind, id_: str) -> dict[str, Any]:
         answer = client.get(f"{kind.path}/{id_}")
     except BackendError:
         return {}
-    listed = (answer.get("spec") or {}).get("environmentVariables") if isinstance(answer, Mapping) else None
-    return {str(item.get("name")): item.get("value") for item in listed or [] if isinstance(item, Mapping)}
+    spec = answer.get("spec") if isinstance(answer, Mapping) else None
+    listed = spec.get("environmentVariables") if isinstance(spec, Mapping) else None
+    items = listed if isinstance(listed, list) else []
+    return {str(item.get("name")): item.get("value") for item in items if isinstance(item, Mapping)}

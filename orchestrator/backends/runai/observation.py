@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.backends.base import JobState, JobStatus
+from orchestrator.backends.runai.faults import one_line
 from orchestrator.backends.runai.phases import Stage, stage
 from trainer_ext.records import Outcome
 
@@ -60,7 +61,7 @@ class Seen:
     """As the API lists it; None: it positively has no such workload."""
     folder: Folder
     same_for_s: float
-    """How long stage, claim and heartbeat have been as they are now."""
+    """How long phase, claim, outcome and heartbeat have been seen as they are now."""
 
     @property
     def stage(self) -> Stage:
@@ -104,9 +105,12 @@ def _ended(seen: Seen, patience: Patience) -> JobStatus | Doubt | None:
     """Completed or Failed: the folder says what it came to, as soon as it can be seen."""
     folder = seen.folder
     status = JobStatus(JobState.ENDED, reason=str((seen.row or {}).get("phase")).upper())
-    if folder.was_told_to_stop:
-        return Doubt(status)
-    return status if folder.outcome is not None or seen.same_for_s >= patience.visible_s else None
+    if folder.outcome is not None and not folder.was_told_to_stop:
+        return status
+    if folder.outcome is None and seen.same_for_s < patience.visible_s:
+        return None
+    # told to stop or killed: a preemption whose second start, which found the claim taken, is what has ended
+    return Doubt(status) if folder.claimed else status
 
 
 def _stopped(seen: Seen, patience: Patience) -> JobStatus | None:
@@ -140,8 +144,11 @@ def _gone(seen: Seen, patience: Patience) -> JobStatus | None:
     folder = seen.folder
     if folder.outcome is not None and not folder.was_told_to_stop:
         return JobStatus(JobState.ENDED)
-    if folder.outcome is None and folder.claimed and seen.same_for_s < patience.visible_s:
+    unseen = not seen.is_deleted or folder.claimed  # what was just made may be missing for a while, a file too
+    if folder.outcome is None and unseen and seen.same_for_s < patience.visible_s:
         return None
+    if folder.outcome is None and seen.stage is Stage.ENDED:  # it had ended, and its time here was over
+        return JobStatus(JobState.ENDED, reason=str((seen.row or {}).get("phase")).upper())
     if seen.is_deleted or folder.outcome is not None:
         return JobStatus(JobState.ENDED, reason="CANCELLED by a deletion in Run:ai")
     return JobStatus(JobState.GONE)
@@ -155,7 +162,7 @@ def reason(row: dict[str, Any]) -> str | None:
             parts.append(condition["message"])
     for pending in _mappings(row.get("pendingSchedulingMessages")):
         parts.append(f"{pending.get('nodePool')}: {pending.get('userMessage') or pending.get('reason')}")
-    said = "; ".join(dict.fromkeys(str(part) for part in parts if part))
+    said = "; ".join(dict.fromkeys(one_line(part) for part in parts if part))
     return said[:_LONGEST] or None
 
 

@@ -5,6 +5,7 @@ Every value has one place in the file and one variable; the file wins. Credentia
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from orchestrator import secret
 from orchestrator.errors import EnvironmentProblem
-from orchestrator.runai_spec import MountSpec, RunaiSpec
+from orchestrator.runai_spec import MountSpec, RunaiSpec, is_address
 
 ENV_BASE_URL = "RUNAI_BASE_URL"
 ENV_PROJECT = "RUNAI_PROJECT"
@@ -47,19 +48,32 @@ class Settings:
         """
         if not self.mounts:
             return path
-        beneath = [mount for mount in self.mounts if path.is_relative_to(mount.local or mount.path)]
+        real = Path(os.path.realpath(path))
+        beneath = {mount: _local(mount) for mount in self.mounts if real.is_relative_to(_local(mount))}
         if not beneath:
             known = ", ".join(mount.local or mount.path for mount in self.mounts)
+            also = "" if real == path else f", which is {real},"
             raise EnvironmentProblem(
-                f"{path} is beneath no mount of the section `runai` (there are {known}): a container could not see it; "
-                "choose --root on shared storage, or add the mount"
+                f"{path}{also} is beneath no mount of the section `runai` (there are {known}): a container could not see "
+                "it; choose --root on shared storage, or add the mount"
             )
-        mount = max(beneath, key=lambda mount: len(mount.local or mount.path))
+        mount = max(beneath, key=lambda mount: len(str(beneath[mount])))
         if mount.read_only:
             raise EnvironmentProblem(
                 f"{path} is beneath a mount that is read_only in the section `runai`; jobs write there"
             )
-        return Path(PurePosixPath(mount.path) / path.relative_to(mount.local or mount.path))
+        inside = PurePosixPath(mount.path) / real.relative_to(beneath[mount])
+        seen = max(self.mounts, key=lambda one: len(one.path) if inside.is_relative_to(one.path) else -1)
+        if seen.path != mount.path:
+            raise EnvironmentProblem(
+                f"{path} would be {inside} in a container, but there the section `runai` mounts something else at {seen.path}"
+            )
+        return Path(inside)
+
+
+def _local(mount: MountSpec) -> Path:
+    """Where a mount is on this machine, links followed: those in a path mean nothing in a container."""
+    return Path(os.path.realpath(mount.local or mount.path))
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,12 +90,13 @@ def resolve(spec: RunaiSpec, environ: Mapping[str, str]) -> Settings:
     Raises:
         EnvironmentProblem: something is neither in the sweep file nor in the environment.
     """
-    base_url = spec.base_url or environ.get(ENV_BASE_URL, "")
-    if not base_url.startswith(("http://", "https://")):
-        said = f"{ENV_BASE_URL} is {base_url!r}, no address" if base_url else f"{ENV_BASE_URL} is not set"
+    base_url = spec.base_url or environ.get(ENV_BASE_URL, "").strip().rstrip("/")
+    if not is_address(base_url):
+        # not repeated: an address with a password in it is none, too
+        said = f"{ENV_BASE_URL} is no address" if base_url else f"{ENV_BASE_URL} is not set"
         raise EnvironmentProblem(f"{said}; set it, or runai.base_url, to the control plane's: https://company.run.ai")
     return Settings(
-        base_url=base_url.rstrip("/"),
+        base_url=base_url,
         spec=spec,
         project=spec.project or environ.get(ENV_PROJECT) or None,
         cluster=spec.cluster or environ.get(ENV_CLUSTER) or None,

@@ -27,6 +27,9 @@ class Ticket:
     kind: str
     time: float
     """Seconds since the epoch, before Run:ai was asked."""
+    project: str = ""
+    """Its id; empty: an older version did not say."""
+    cluster: str = ""
 
     def write(self, attempt_dir: Path) -> None:
         write_atomic(attempt_dir / TICKET, json.dumps(asdict(self)))
@@ -46,7 +49,17 @@ def read_ticket(attempt_dir: Path) -> Ticket | None:
         raise Unobservable(f"cannot read {attempt_dir / TICKET}: {error}") from error
 
 
+def same_place(attempt_dir: Path, project: str, cluster: str) -> bool:
+    """Whether the attempt's workload was asked for in this project; settings may have changed since.
+
+    Raises:
+        Unobservable: that cannot be read.
+    """
+    asked = read_ticket(attempt_dir)
+    return asked is None or not asked.project or (asked.project, asked.cluster) == (project, cluster)
+
+
 def note_phase(attempt_dir: Path, time: float, words: Mapping[str, Any]) -> None:
     """Append to the phases that were seen; a folder that cannot be written loses a line and nothing else."""
     with suppress(OSError), (attempt_dir / PHASES).open("a") as file:
-        file.write(json.dumps({"time": time, **words}, ensure_ascii=False) + "\n")
+        file.write(json.dumps({"time": time, **words}) + "\n")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import httpx
 
@@ -18,6 +21,9 @@ AHEAD_S = 60.0
 """A new token is fetched so long before the old one ends."""
 DEFAULT_TTL_S = 600.0
 """Where the answer does not say."""
+LONGEST_TTL_S = 1e9
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+"""What a header can carry."""
 _MISSING = (404, 405, 501)
 
 
@@ -51,7 +57,7 @@ class TokenSource:
     ) -> None:
         self._send, self._build, self._credentials, self._now = send, build, credentials, now
         self._token: Token | None = None
-        self.secrets: set[str] = set()
+        self._secrets: set[str] = set()
         """What must never be seen in a message."""
 
     def get(self) -> Token:
@@ -70,9 +76,16 @@ class TokenSource:
         """It was refused: the next `get` fetches another."""
         self._token = None
 
+    def hide(self, text: str) -> str:
+        """The text without the secret and the token, in whichever form a request carries them."""
+        forms = {form for known in self._secrets for form in (known, quote(known), quote_plus(known), _in_json(known))}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***")
+        return text
+
     def _fetch(self) -> Token:
         known = self._credentials()
-        self.secrets = {known.client_secret}
+        self._secrets = {known.client_secret}
         reply = self._send(self._v2(known))
         if reply.status_code in _MISSING or (reply.status_code in (400, 401) and not _is_oauth_error(reply)):
             # a gateway before 2.24 answers for a path that it does not know, each in its own way
@@ -80,7 +93,7 @@ class TokenSource:
         else:
             form = V2
         if reply.status_code in (400, 401, 403):
-            said = faults.words(_json(reply)).replace(known.client_secret, "***")
+            said = faults.words(_json(reply), self.hide)
             raise Unauthorized(f"POST {form}", reply.status_code, f"the credentials are refused: {said}")
         if not reply.is_success:
             raise Unobservable(f"POST {form}: {reply.status_code}: no token")
@@ -105,11 +118,11 @@ class TokenSource:
     def _read(self, reply: httpx.Response, form: str) -> Token:
         data = _json(reply)
         value = data.get("access_token") or data.get("accessToken") if isinstance(data, dict) else None
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not _TOKEN.fullmatch(value):
             raise Unobservable(f"POST {form}: {reply.status_code}, but there is no token in the answer")
         ttl = data.get("expires_in", data.get("expiresIn"))
-        lives_s = float(ttl) if isinstance(ttl, int | float) and ttl > 0 else DEFAULT_TTL_S
-        self.secrets.add(value)
+        lives_s = float(ttl) if isinstance(ttl, int | float) and 0 < ttl < LONGEST_TTL_S else DEFAULT_TTL_S
+        self._secrets.add(value)
         return Token(value, self._now() + max(lives_s - AHEAD_S, lives_s / 2), form, lives_s)
 
 
@@ -121,5 +134,9 @@ def _is_oauth_error(reply: httpx.Response) -> bool:
 def _json(reply: httpx.Response) -> Any:
     try:
         return reply.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return reply.text
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]

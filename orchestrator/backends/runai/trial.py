@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.backends.base import JobRef, JobRequest, Sign
-from orchestrator.backends.runai import observation, script, words, workload
+from orchestrator.backends.runai import finding, observation, script, words, workload
 from orchestrator.backends.runai.backend import RunaiBackend
 from orchestrator.backends.runai.faults import NotFound, Refused
 from orchestrator.backends.runai.listing import only, read_all
@@ -89,7 +89,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.folder = self.root / f".doctor-{secrets.token_hex(4)}"
         self.request = JobRequest("doctor", secrets.token_hex(16), self.folder, self.pool, Resources(gpus=self.gpus))
-        self.id = ""
+        self.id, self.is_asked_for = "", False
 
     def run(self) -> Iterator[Sign]:
         """What was found, as it is found; then what this trial cannot find out."""
@@ -110,7 +110,11 @@ class Trial:
         token = self.backend.client.token()
         yield self._says("token_form", True, token.form)
         yield self._says("token_ttl", True, f"{token.lives_s:g} s")
-        self.id = self._patiently(lambda: str(self.backend.client.post(ask.kind.path, ask.body)["workloadId"]))
+        self.is_asked_for = True
+        answer = self._patiently(lambda: self.backend.client.post(ask.kind.path, ask.body))
+        self.id = str(answer.get("workloadId") or "") if isinstance(answer, Mapping) else ""
+        if not self.id:
+            raise _CannotGoOn("the answer to the submission names no workload: is this the control plane's address?")
         yield Sign("trial job", True, f"{ask.body['name']} was accepted")
         yield from self._listed(ask)
         yield self._submitted_twice(ask)
@@ -230,7 +234,7 @@ class Trial:
         how = self._wait(self._how_gone, self.pace.phase_s, "the workload is still there after its deletion")
         yield self._says("deletion_delay", True, f"{self.clock.now() - began:.0f} s")
         yield self._says("deleted_status", True, how)
-        self.id = ""
+        self.id, self.is_asked_for = "", False
 
     def _patiently(self, act: Callable[[], T]) -> T:
         """Again where it positively did not happen, for want of room."""
@@ -318,8 +322,16 @@ class Trial:
     def _job(self) -> JobRef:
         return JobRef(f"{Kind.TRAINING.value}:{self.id}", self.request.name, self.request.token, self.folder)
 
+    def _id_by_name(self) -> str | None:
+        """Of a workload whose submission lost its answer."""
+        if not self.is_asked_for:
+            return None
+        name, project = workload.workload_name(self.request.name, self.request.token), self.backend.project().id
+        return finding.find(self.backend.client, project, name, Kind.TRAINING, self.request.token)
+
     def _clear(self) -> None:
-        if self.id:
-            with suppress(OrchestratorError):
-                self._patiently(lambda: self.backend.client.delete(f"{Kind.TRAINING.path}/{self.id}"))
+        with suppress(OrchestratorError):
+            id_ = self.id or self._id_by_name()
+            if id_:
+                self._patiently(lambda: self.backend.client.delete(f"{Kind.TRAINING.path}/{id_}"))
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -107,14 +107,10 @@ def ask(request: JobRequest, settings: Settings, project: Project) -> Ask:
 
 def spec(request: JobRequest, settings: Settings, count: int) -> dict[str, Any]:
     """What every container of the workload gets."""
-    if not settings.image:
-        raise BackendError(
-            "Run:ai needs an image: set RUNAI_IMAGE or runai.image to one that has Python, verl and this package"
-        )
     given, pool = settings.spec, _options(request)
     folder = settings.inside(request.attempt_dir)
     found = {
-        "image": settings.image,
+        "image": image(settings),
         "imagePullPolicy": given.image_pull_policy,
         "imagePullSecrets": [{"name": name, "userCredential": False} for name in given.image_pull_secrets],
         "command": "/bin/sh",
@@ -135,6 +131,19 @@ def spec(request: JobRequest, settings: Settings, count: int) -> dict[str, Any]:
         "storage": storage(settings.mounts),
     }
     return {key: value for key, value in found.items() if value not in (None, [], {})}
+
+
+def image(settings: Settings) -> str:
+    """The containers' image.
+
+    Raises:
+        BackendError: there is none.
+    """
+    if not settings.image:
+        raise BackendError(
+            "Run:ai needs an image: set RUNAI_IMAGE or runai.image to one that has Python, verl and this package"
+        )
+    return settings.image
 
 
 def environment(request: JobRequest, settings: Settings) -> list[dict[str, Any]]:

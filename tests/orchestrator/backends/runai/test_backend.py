@@ -3,92 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from orchestrator.backends.base import ContainerBackend, JobRef, JobRequest, JobState, TalkativeBackend
+from orchestrator.backends.base import ContainerBackend, JobState, TalkativeBackend
 from orchestrator.backends.runai import script
-from orchestrator.backends.runai.backend import RunaiBackend
+from orchestrator.backends.runai.faults import Refused
 from orchestrator.backends.runai.observation import PATIENCE
-from orchestrator.backends.runai.ticket import PHASES, TICKET
+from orchestrator.backends.runai.ticket import TICKET
 from orchestrator.backends.runai.workload import workload_name
-from orchestrator.clock import FakeClock
-from orchestrator.errors import BackendError, Deferred, SubmitUncertain, Unobservable, UsageError
-from orchestrator.job.claim import own_claim, take
-from orchestrator.model import Pool, Resources
-from orchestrator.paths import AttemptPaths
-from orchestrator.runai_spec import RunaiSpec
+from orchestrator.errors import (
+    BackendError,
+    Deferred,
+    EnvironmentProblem,
+    SubmitUncertain,
+    Unobservable,
+    UsageError,
+)
+from orchestrator.model import Resources
+from tests.orchestrator.backends.runai.site import SUBMIT, Site, ref
 from tests.runai.faults import accepted_then, accepted_then_dropped, rejected
-from tests.runai.imaginary import Idle
 from tests.runai.knobs import Knobs
-from tests.runai.server import InProcess, imagined
-
-H100 = Pool("h100", 8)
-SUBMIT, LIST = "POST /api/v1/workloads/trainings", "GET /api/v1/workloads"
-
-
-@dataclass
-class Site:
-    """A control plane in time that moves only when somebody sleeps, with a record of what it was asked."""
-
-    folder: Path
-    knobs: Knobs = field(default_factory=Knobs)
-    clock: FakeClock = field(default_factory=FakeClock)
-    asked: list[str] = field(default_factory=list)
-    fails: Callable[[httpx.Request], None] = lambda _request: None
-
-    def __post_init__(self) -> None:
-        self.plane = imagined(self.folder / "containers", self.clock, runtime=Idle(), knobs=self.knobs)
-        self.inner = InProcess(self.plane)
-        self.environ = {**self.plane.environ("http://runai.test"), "RUNAI_IMAGE": "registry/x:1"}
-
-    def backend(self, **keys: object) -> RunaiBackend:
-        transport = httpx.MockTransport(self._handle)
-        return RunaiBackend.of(RunaiSpec.model_validate(keys), self.environ, clock=self.clock, transport=transport)
-
-    def _handle(self, request: httpx.Request) -> httpx.Response:
-        self.fails(request)
-        if "token" not in request.url.path:
-            self.asked.append(f"{request.method} {request.url.path}")
-        return self.inner.handle_request(request)
-
-    def request(self, name: str = "s-0123456789-1", **keys: object) -> JobRequest:
-        folder = self.folder / name
-        folder.mkdir(exist_ok=True)
-        return JobRequest(name, f"token of {name}", folder, H100, Resources(gpus=8), **keys)  # type: ignore[arg-type]
-
-    def running(self, backend: RunaiBackend, request: JobRequest) -> JobRef:
-        job = ref(request, backend.submit(request))
-        self.until(JobState.RUNNING, backend, job)
-        return job
-
-    def until(self, state: JobState, backend: RunaiBackend, job: JobRef) -> None:
-        """The double moves on by one stage whenever it is asked."""
-        for _ in range(40):
-            self.clock.sleep(5)
-            status = backend.poll([job]).get(job.handle)
-            if status is not None and status.state is state:
-                return
-        raise AssertionError(f"never {state}")
-
-    def claim(self, request: JobRequest) -> None:
-        take(AttemptPaths(request.attempt_dir).claim, own_claim(request.token, self.clock.now()))
-
-    def count(self, call: str) -> int:
-        return self.asked.count(call)
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
-
-
-def ref(request: JobRequest, handle: str) -> JobRef:
-    return JobRef(handle, request.name, request.token, request.attempt_dir)
 
 
 def test_it_is_a_backend_of_containers_that_can_be_asked(site: Site) -> None:
@@ -164,6 +102,59 @@ def test_a_lost_answer_is_uncertain_and_the_workload_is_found(site: Site, fault)
     assert len(site.plane.workloads) == 1
 
 
+def test_something_else_that_exists_twice_is_a_refusal_and_not_a_name_that_is_taken(site: Site) -> None:
+    def twice(asked: httpx.Request) -> httpx.Response:
+        if asked.method == "POST" and asked.url.path.endswith("/trainings"):
+            return httpx.Response(400, json={"code": 400, "message": "duplicate environment variable name HF_HOME"})
+        return shown(asked)
+
+    shown, site.inner.handle_request = site.inner.handle_request, twice  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="duplicate environment variable"):
+        site.backend().submit(site.request())
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_a_taken_name_whose_workload_cannot_be_looked_up_is_no_refusal(site: Site, status: int) -> None:
+    backend, request = site.backend(), site.request()
+    backend.submit(request)
+    for _ in range(8):
+        site.plane.faults.add(rejected(status, method="GET", path="/workloads$"))
+    with pytest.raises(SubmitUncertain):
+        backend.submit(request)
+
+
+def test_credentials_that_are_gone_stop_no_sweep_whatever_is_being_done(site: Site) -> None:
+    backend, first = site.backend(), site.request("s-0123456789-1")
+    job = site.running(backend, first)
+    site.claim(first)
+    second = site.request("s-0123456789-2", after=job)
+
+    secret, shown = site.environ.pop("RUNAI_CLIENT_SECRET"), site.inner.handle_request
+    site.clock.sleep(4000)  # past the token's end
+    with pytest.raises(Deferred):
+        backend.submit(second)
+    site.environ["RUNAI_CLIENT_SECRET"] = secret
+
+    def refuse(asked: httpx.Request) -> httpx.Response:
+        if asked.url.path.endswith("token"):
+            return shown(asked)
+        site.environ.pop("RUNAI_CLIENT_SECRET", None)
+        status = 400 if asked.url.path.endswith("suspend") else 401
+        return httpx.Response(status, json={"code": status, "message": "no"})
+
+    site.inner.handle_request = refuse  # type: ignore[method-assign]
+    with pytest.raises(Unobservable, match="RUNAI_CLIENT_SECRET is not set"):
+        backend.cancel(job)
+
+
+def test_jobs_that_could_not_run_are_refused_before_any_is_submitted(site: Site) -> None:
+    with pytest.raises(EnvironmentProblem, match="without blanks; choose another --root"):
+        site.backend().inside(Path("/a folder"))
+    del site.environ["RUNAI_IMAGE"]
+    with pytest.raises(EnvironmentProblem, match="set RUNAI_IMAGE"):
+        site.backend().inside(Path("/runs"))
+
+
 @pytest.mark.parametrize("status", [409, 400])
 def test_a_name_that_is_taken_leads_to_the_workload_that_has_it(tmp_path: Path, status: int) -> None:
     site = Site(tmp_path, Knobs(duplicate_status=status))
@@ -207,69 +198,6 @@ def test_what_a_preemption_put_back_is_deleted_when_the_next_attempt_is_submitte
     backend.submit(site.request("s-0123456789-2", after=job))
     site.until(JobState.ENDED, backend, job)
     assert f"DELETE /api/v1/workloads/trainings/{job.handle.partition(':')[2]}" in site.asked
-
-
-# ---- watching --------------------------------------------------------------------------------------------------------
-
-
-def test_one_listing_a_poll_whatever_the_number_of_jobs(site: Site) -> None:
-    backend = site.backend()
-    requests = [site.request(f"s-{n:010}-1") for n in range(12)]
-    jobs = [ref(request, backend.submit(request)) for request in requests]
-    site.asked.clear()
-    assert set(backend.poll(jobs)) == {job.handle for job in jobs}
-    assert site.asked == [LIST]
-
-
-def test_a_job_that_a_listing_lacks_is_asked_for_before_anything_is_said(site: Site) -> None:
-    backend, request = site.backend(), site.request()
-    job = site.running(backend, request)
-
-    def shown_to_nobody(asked: httpx.Request) -> None:
-        if asked.url.path == "/api/v1/workloads":
-            raise httpx.ReadTimeout("slow")
-
-    site.fails = shown_to_nobody
-    with pytest.raises(Unobservable):
-        backend.poll([job])
-    site.fails = lambda _: None
-    other = ref(request, "training:00000000-0000-4000-8000-000000000000")
-    found = backend.poll([job, other])
-    assert found[job.handle].state is JobState.RUNNING
-    assert found[other.handle].state is JobState.GONE
-
-
-def test_a_server_that_knows_no_filter_by_the_start_of_a_name_is_asked_without_it(site: Site) -> None:
-    backend, request = site.backend(), site.request()
-    job = ref(request, backend.submit(request))
-    site.plane.faults.add(rejected(400, method="GET", path="/workloads$"))
-    for _ in range(2):
-        assert job.handle in backend.poll([job])
-    assert site.count(LIST) == 3
-
-
-def test_credentials_that_are_gone_for_a_while_change_nothing(site: Site) -> None:
-    backend, request = site.backend(), site.request()
-    job = ref(request, backend.submit(request))
-    secret = site.environ.pop("RUNAI_CLIENT_SECRET")
-    site.clock.sleep(4000)  # past the token's end
-    for asked in (lambda: backend.poll([job]), lambda: backend.find(request), lambda: backend.cancel(job)):
-        with pytest.raises(Unobservable, match="RUNAI_CLIENT_SECRET is not set"):
-            asked()
-    with pytest.raises(Deferred):
-        backend.submit(site.request("s-0123456789-2"))
-    site.environ["RUNAI_CLIENT_SECRET"] = secret
-    assert job.handle in backend.poll([job])
-
-
-def test_the_phases_that_were_seen_are_kept_each_once(site: Site) -> None:
-    backend, request = site.backend(), site.request()
-    job = site.running(backend, request)
-    for _ in range(3):
-        backend.poll([job])
-    lines = [json.loads(line) for line in (request.attempt_dir / PHASES).read_text().splitlines()]
-    assert [line["phase"] for line in lines][-1] == "Running"
-    assert len(lines) == len({line["phase"] for line in lines})
 
 
 # ---- ending ----------------------------------------------------------------------------------------------------------

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import httpx
 import pytest
 
-from orchestrator.backends.runai.client import WAITS_S, Client
+from orchestrator.backends.runai.client import LOG_BYTES, WAITS_S, Client
 from orchestrator.backends.runai.faults import NotFound, Refused, Unauthorized
 from orchestrator.backends.runai.settings import Credentials
 from orchestrator.backends.runai.token import V1, V2
 from orchestrator.clock import FakeClock
-from orchestrator.errors import Deferred, OrchestratorError, SubmitUncertain, Unobservable
+from orchestrator.errors import Deferred, EnvironmentProblem, OrchestratorError, SubmitUncertain, Unobservable
 
 SECRET = "s3cr3t-of-the-account"
 WORKLOADS = "/api/v1/workloads"
@@ -274,3 +276,155 @@ def test_a_taken_name_is_known_by_words_where_the_status_does_not_tell(status: i
     with pytest.raises(Refused) as caught:
         client_of(Server([error(status, said)])).post(WORKLOADS, {})
     assert caught.value.says_name_is_taken is taken
+
+
+# ---- answers that are not Run:ai's -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        httpx.Response(200, text="<html>please log in</html>"),
+        httpx.Response(200, content=b"[" * 200_000),
+        httpx.DecodingError("no gzip"),
+        httpx.Response(200, content=b"\xff\xfe"),
+        httpx.Response(404, text="default backend - 404"),
+        httpx.Response(403, text="<html>blocked</html>"),
+    ],
+)
+def test_what_stands_in_front_of_the_control_plane_says_nothing_about_a_workload(garbage: Answer) -> None:
+    with pytest.raises(Unobservable):
+        client_of(Server([garbage])).get(WORKLOADS)
+    with pytest.raises(Unobservable):
+        client_of(Server([garbage])).get(f"{WORKLOADS}/1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404, text="default backend - 404"),
+        httpx.DecodingError("no gzip"),
+    ],
+)
+def test_a_post_that_met_something_else_may_have_worked(answer: Answer) -> None:
+    server = Server([answer])
+    with pytest.raises(SubmitUncertain):
+        client_of(server).post(f"{WORKLOADS}/trainings", {})
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("value", ["two words", "line\nbreak", "é", "", 7, None])
+def test_a_token_that_no_header_can_carry_is_none(value: object) -> None:
+    server = Server(token=lambda _request: ok({"access_token": value, "expires_in": 3600}))
+    with pytest.raises(Unobservable, match="no token in the answer"):
+        client_of(server).get(WORKLOADS)
+
+
+@pytest.mark.parametrize("ttl", ["soon", -1, 1e300, None, True])
+def test_a_lifetime_that_makes_no_sense_is_a_short_one(ttl: object) -> None:
+    clock = FakeClock()
+    server = Server(token=lambda _request: ok({"access_token": "t", "expires_in": ttl}))
+    client = client_of(server, clock)
+    client.get(WORKLOADS)
+    clock.sleep(3600)
+    client.get(WORKLOADS)
+    assert len(server.tokens) == 2
+
+
+@pytest.mark.parametrize("said", ["²", "Wed, 21 Oct 2026 07:28:00 GMT", "-3", "soon"])
+def test_a_retry_after_that_is_no_number_of_seconds_is_passed_over(said: str) -> None:
+    clock = FakeClock()
+    limited = httpx.Response(429, headers=[(b"Retry-After", said.encode("latin-1"))], json={})
+    began = clock.now()
+    client_of(Server([limited, ok()]), clock).get(WORKLOADS)
+    assert clock.now() - began == WAITS_S[0]
+
+
+def test_a_log_is_read_no_further_than_what_is_wanted_of_it() -> None:
+    read = 0
+
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self):
+            nonlocal read
+            while True:
+                read += 1
+                yield b"x" * 2**20
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == V2:
+            return ok({"access_token": "jwt-1", "expires_in": 3600})
+        return httpx.Response(200, stream=Endless())
+
+    client = Client(
+        "http://runai.test", lambda: Credentials("a", SECRET), FakeClock(), transport=httpx.MockTransport(answer)
+    )
+    assert len(client.content("http://cluster.test/logs")) == LOG_BYTES
+    assert read == LOG_BYTES / 2**20
+
+
+def test_an_answer_that_trickles_comes_to_an_end() -> None:
+    clock = FakeClock()
+
+    class Slow(httpx.SyncByteStream):
+        def __iter__(self):
+            while True:
+                clock.sleep(20)
+                yield b" "
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == V2:
+            return ok({"access_token": "jwt-1", "expires_in": 3600})
+        return httpx.Response(200, stream=Slow())
+
+    client = Client("http://runai.test", lambda: Credentials("a", SECRET), clock, transport=httpx.MockTransport(answer))
+    with pytest.raises(SubmitUncertain, match="no end of the answer within 120 s"):
+        client.post(f"{WORKLOADS}/trainings", {})
+
+
+def test_while_nobody_answers_each_get_takes_one_try() -> None:
+    server, clock = Server([httpx.ConnectTimeout("nobody")]), FakeClock()
+    client = client_of(server, clock)
+    for _ in range(3):
+        with pytest.raises(Unobservable):
+            client.get(WORKLOADS)
+    assert len(server.asked) == len(WAITS_S) + 1 + 2
+    server.answers = [ok()]
+    client.get(WORKLOADS)
+    server.answers = [httpx.ReadTimeout("slow"), ok()]
+    client.get(WORKLOADS)
+
+
+# ---- secrets, addresses and certificates -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret", ["pa$$ w/ord+&", 'quo"te\\back', SECRET])
+def test_a_secret_is_hidden_in_every_form_that_a_server_could_repeat(secret: str) -> None:
+    forms = (secret, quote(secret), quote_plus(secret), json.dumps(secret))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == V2:
+            return ok({"access_token": "jwt-1", "expires_in": 3600})
+        return error(400, "x" * 590 + " ".join((*forms, request.headers["Authorization"])))
+
+    client = Client(
+        "http://runai.test", lambda: Credentials("a", secret), FakeClock(), transport=httpx.MockTransport(answer)
+    )
+    for where in ("x" * 590, ""):
+        with pytest.raises(Refused) as caught:
+            client.post(where or WORKLOADS, {})
+        said = str(caught.value)
+        assert not any(form[:8] in said for form in forms), "not even its beginning, where the message is cut"
+        assert "jwt-1" not in said
+
+
+def test_an_address_that_is_none_and_certificates_that_are_none_are_said_at_once(tmp_path: Path) -> None:
+    account, clock = Credentials("a", SECRET), FakeClock()
+    with pytest.raises(EnvironmentProblem, match="is none"):
+        Client("http://runai.test:port", lambda: account, clock)
+    for content, why in ((None, "No such file"), ("no certificate", "cannot be used")):
+        path = tmp_path / "ca.pem"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(EnvironmentProblem, match=f"runai.ca_file: .*{why}"):
+            Client("https://runai.test", lambda: account, clock, ca_file=str(path))
+    Client("https://runai.test", lambda: account, clock).close()

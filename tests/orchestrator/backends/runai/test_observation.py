@@ -101,12 +101,17 @@ def test_an_end_with_an_outcome_is_over_and_its_word_is_evidence_beside_the_fold
 
 def test_an_end_without_an_outcome_is_believed_when_none_can_be_on_its_way_any_more() -> None:
     assert at("Failed") is None
-    assert at("Failed", BEGUN, PATIENCE.visible_s) == JobStatus(JobState.ENDED, reason="FAILED")
+    assert at("Failed", BEGUN, PATIENCE.visible_s - 1) is None
+    assert at("Failed", BEGUN, PATIENCE.visible_s) == Doubt(JobStatus(JobState.ENDED, reason="FAILED"))
     assert at("Completed", NOTHING, PATIENCE.visible_s) == JobStatus(JobState.ENDED, reason="COMPLETED")
 
 
 def test_an_end_after_a_request_to_stop_may_be_a_preemption() -> None:
     assert at("Completed", outcome("terminated")) == Doubt(JobStatus(JobState.ENDED, reason="COMPLETED"))
+
+
+def test_a_second_start_that_found_the_claim_taken_has_ended_and_the_first_may_have_been_preempted() -> None:
+    assert at("Completed", BEGUN, LONG) == Doubt(JobStatus(JobState.ENDED, reason="COMPLETED"))
 
 
 # ---- preemption ------------------------------------------------------------------------------------------------------
@@ -154,10 +159,16 @@ def test_deleted_by_somebody_is_cancelled_and_deleted_after_its_time_is_what_the
 
 
 def test_what_run_ai_never_heard_of_is_gone() -> None:
-    assert at(None) == JobStatus(JobState.GONE)
+    assert at(None) is None, "what was just made may be shown later"
+    assert at(None, NOTHING, PATIENCE.visible_s) == JobStatus(JobState.GONE)
     assert at(None, BEGUN) is None, "its outcome may be on its way"
     assert at(None, BEGUN, LONG) == JobStatus(JobState.GONE)
     assert at(None, outcome()) == JobStatus(JobState.ENDED)
+
+
+def test_a_job_that_ended_without_a_word_and_was_deleted_after_its_time_was_not_cancelled() -> None:
+    found = at("Failed", BEGUN, LONG, deletedAt="2026-01-01T00:00:00Z")
+    assert found == JobStatus(JobState.ENDED, reason="FAILED")
 
 
 @pytest.mark.parametrize("phase", ["Running", "Degraded", "Unknown", "Deleting", "SomethingNew"])
@@ -182,3 +193,7 @@ def test_a_reason_joins_what_the_api_says_once() -> None:
     assert reason(row) == "waiting; no nodes; h100: over quota"
     assert reason({}) is None
     assert len(reason({"phaseMessage": "x" * 5000}) or "") == 300
+
+
+def test_a_reason_is_fit_for_a_terminal_and_a_database() -> None:
+    assert reason({"phaseMessage": "a\x1b[31m red\n\ud800 line"}) == "a [31m red ? line"
