@@ -57,7 +57,7 @@ class Act:
 
     leaves: OnEnd = succeed
     """Writes the files of the job's end."""
-    seconds: float = 1.0
+    seconds: float = 0.5
     code: int = 0
     """The container's own exit code, which need not tell the truth."""
 

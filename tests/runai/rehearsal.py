@@ -23,7 +23,7 @@ from tests.runai.knobs import Knobs
 from tests.runai.server import InProcess, imagined
 
 TIMEOUTS = Timeouts(connect_s=2.0, read_s=5.0)
-PATIENCE = Patience(settle_s=3.0, visible_s=4.0, completing_s=8.0, ask_again_s=4.0)
+PATIENCE = Patience(settle_s=1.5, visible_s=2.0, completing_s=4.0, ask_again_s=2.0)
 MOST_TICKS = 2_000
 """Of one life of the orchestrator; the longest sweep here takes a tenth of it."""
 URL = "http://control-plane.invalid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, Field, RootModel, ValidationError
@@ -54,7 +55,7 @@ def unknown_fields(annotation: Any, payload: Any, place: str = "") -> Iterator[s
     model = _model(annotation)
     if model is None or not isinstance(payload, dict):
         return
-    known = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+    known = _fields(model)
     for key, value in payload.items():
         inner = f"{place}.{key}".lstrip(".")
         if key in known:
@@ -75,6 +76,13 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
+@cache
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    """Name on the wire -> annotation."""
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+@cache
 def _model(annotation: Any) -> type[BaseModel] | None:
     choices = [choice for choice in _alternatives(annotation) if isinstance(choice, type)]
     return next((choice for choice in choices if issubclass(choice, BaseModel)), None)
