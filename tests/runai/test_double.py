@@ -273,6 +273,14 @@ def test_lists_may_be_late_and_may_hide_the_environment(make: Callable[..., Doub
     assert double.http.get(f"{CREATE}/{id_}").json()["spec"]["environmentVariables"] == [{"name": "A", "value": "1"}]
 
 
+def test_a_secret_that_is_not_there_keeps_a_workload_from_starting(double: Double) -> None:
+    id_ = double.create(environmentVariables=[{"name": "KEY", "secret": {"name": "wandb", "key": "KEY"}}]).json()
+    double.pass_time(1)
+    workload = double.plane.workloads[id_["workloadId"]]
+    assert workload.phase == "Initializing"
+    assert workload.events[-1]["reason"] == "CreateContainerConfigError"
+
+
 def test_a_node_that_dies_takes_its_workloads_down(double: Double) -> None:
     id_ = double.create(backoffLimit=0).json()["workloadId"]
     double.pass_time(1)
