@@ -10,6 +10,7 @@ import pytest
 
 from reports.plots.catalogue import SEARCH
 from reports.plots.draw import draw
+from reports.plots.style import images
 from reports.report import render
 from reports.snapshot import SweepSnapshot
 from tests.reports.search_made import searched
@@ -87,11 +88,10 @@ def test_every_plot_is_drawn_with_and_without_trials_that_came_to_nothing(tmp_pa
     clean = dataclasses.replace(search, trials=search.trials[:5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for number, snapshot in enumerate((searched(), SweepSnapshot("s", search=clean))):
-            written = draw(snapshot, tmp_path / str(number))
-            assert {path.stem for path in written} == {
-                "search_front",
-                "search_history",
-                "search_slice",
-                "search_importance",
-            }
+        for plotter in SEARCH:
+            plot = plotter(SweepSnapshot("s", search=clean))
+            assert plot is not None
+            assert images(plot, ("svg",))["svg"].startswith(b"<?xml")
+        written = draw(searched(), tmp_path)
+    names = {"search_front", "search_history", "search_slice", "search_importance"}
+    assert {path.stem for path in written} == names
