@@ -112,20 +112,19 @@ def _check_patches(spec: SweepSpec, point: Point) -> None:
 def find_target(spec: SweepSpec) -> Target:
     """The backend with its pools: the sweep file's on a cluster, the machine's own on this machine."""
     backend = backends.load("local" if spec.backend == "auto" else spec.backend, spec.runai)
-    own = _own_pools(backend, spec)
+    own = own_pools(backend, spec)
     if backend.name == "local":
         return Target(backend, own, tuple(own))
     pools = {**own, **spec.pool_models()}
     return Target(backend, pools, tuple(spec.resources.ladder) or tuple(pools)[:1])
 
 
-def _own_pools(backend: Backend, spec: SweepSpec) -> dict[str, Pool]:
+def own_pools(backend: Backend, spec: SweepSpec) -> dict[str, Pool]:
     """What the backend knows by itself; nothing where it cannot be asked now and the sweep file names all that it uses."""
     try:
         return {pool.name: pool for pool in backend.pools()}
     except Unobservable:
-        named = spec.pool_models()
-        if not named or not set(spec.resources.ladder) <= set(named):
+        if not spec.pools:
             raise
         return {}
 

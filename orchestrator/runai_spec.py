@@ -6,16 +6,24 @@ What is left out here comes from the environment, so that one sweep file serves 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator import units
 from orchestrator.spec_parts import Part, SecretSpec
+from trainer_ext.records import ENV_ATTEMPT_TOKEN, ENV_IMAGE
 
 ENV_CLIENT_ID = "RUNAI_CLIENT_ID"
 ENV_CLIENT_SECRET = "RUNAI_CLIENT_SECRET"
+OWN_VARIABLES = frozenset({ENV_ATTEMPT_TOKEN, ENV_IMAGE, "ORCHESTRATOR_NOTICE_S"})
+"""What containers are given besides `environment`."""
+VALUE_LENGTH = 10_000
+"""Characters of one value that every version of Run:ai takes."""
 DAY_S = 86400.0
+
+Preemptibility = Literal["preemptible", "non-preemptible", "semi-preemptible"]
 
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY)(?:$|_)"
@@ -104,7 +112,7 @@ class RunaiSpec(Part):
     labels: dict[str, Word] = Field(default_factory=dict)
     priority: Word | None = None
     """A priority class; None: the project's default."""
-    preemptibility: Literal["preemptible", "non-preemptible", "semi-preemptible"] | None = None
+    preemptibility: Preemptibility | None = None
     large_shm: bool = True
     grace: Duration = 60.0
     """Seconds between the request to stop and the kill."""
@@ -114,10 +122,14 @@ class RunaiSpec(Part):
     """Seconds that a workload stays in Run:ai after its end."""
 
     @model_validator(mode="after")
-    def _no_plain_secrets(self) -> Self:
+    def _environment_can_be_sent(self) -> Self:
         for name, value in self.environment.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"environment: {name!r} is no name of a variable")
+            if name in OWN_VARIABLES:
+                raise ValueError(f"environment.{name}: the orchestrator needs that for itself")
+            if isinstance(value, str) and len(value) > VALUE_LENGTH:
+                raise ValueError(f"environment.{name} has {len(value)} characters; Run:ai takes {VALUE_LENGTH}")
             if isinstance(value, str) and _SECRET_NAME.search(name.upper()):
                 raise ValueError(f"environment.{name} looks like a secret: write {{secret: NAME, key: KEY}}")
         return self
@@ -140,3 +152,20 @@ class RunaiSpec(Part):
 
 KILL_S = 25.0
 """What the wrapper needs after the notice: SIGTERM, 20 s, SIGKILL, and to write the outcome."""
+
+
+def wrong_in_pool(options: Mapping[str, Any]) -> dict[str, str]:
+    """Keys of a pool whose values Run:ai could not use, each with what it has to be."""
+    wrong = {}
+    for key in ("node_pool", "priority"):
+        if not isinstance(options.get(key), str | int | None) or isinstance(options.get(key), bool):
+            wrong[key] = "is one name"
+    kinds = get_args(Preemptibility)
+    if options.get("preemptibility") not in (None, *kinds):
+        wrong["preemptibility"] = f"is one of {', '.join(kinds)}"
+    cores, extended = options.get("cpus"), options.get("extended_resources") or {}
+    if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int | float) or cores <= 0):
+        wrong["cpus"] = "is a number of cores"
+    if not isinstance(extended, Mapping) or any(isinstance(value, dict | list | None) for value in extended.values()):
+        wrong["extended_resources"] = "is a mapping such as {rdma/ib: 8}"
+    return wrong

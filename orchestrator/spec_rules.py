@@ -14,6 +14,7 @@ from orchestrator.model import Scalar
 from orchestrator.naming import BUILT_IN, placeholders
 from orchestrator.overrides import assignment, override_key
 from orchestrator.preflight.models import KNOWN, known_shape
+from orchestrator.runai_spec import wrong_in_pool
 from orchestrator.search.rules import search_rules
 from orchestrator.spec_model import DEFAULT_ALIAS, RETRY_BUDGETS, SweepSpec
 from orchestrator.suggest import did_you_mean, nearest
@@ -225,6 +226,14 @@ def _pools(spec: SweepSpec) -> Iterator[SpecError]:
                 yield spec.error(("pools", pool, key), "is no key of a pool", f"did you mean `{meant}`?")
 
 
+def _runai_pools(spec: SweepSpec) -> Iterator[SpecError]:
+    if spec.backend != "runai":
+        return
+    for pool, keys in spec.pools.items():
+        for key, must_be in wrong_in_pool(keys.model_extra or {}).items():
+            yield spec.error(("pools", pool, key), must_be)
+
+
 def _retry(spec: SweepSpec) -> Iterator[SpecError]:
     for cause in spec.retry.budgets:
         if cause not in RETRY_BUDGETS:
@@ -303,6 +312,7 @@ _RULES: tuple[Rule, ...] = (
     _overrides,
     _ladder,
     _pools,
+    _runai_pools,
     _retry,
     _patches,
     _budget,

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import backends
-from orchestrator.errors import SpecError
+from orchestrator.backends.fake import FakeBackend
+from orchestrator.errors import SpecError, Unobservable
 from orchestrator.model import Pool
-from orchestrator.planning import Target, can_use_gpu, plan_sweep
+from orchestrator.planning import Target, can_use_gpu, own_pools, plan_sweep
 from orchestrator.predicting import with_predictions
+from orchestrator.spec_model import SweepSpec
 
 FACTOR = Path(__file__).parents[2] / "sweeps" / "factor.yaml"
 H100 = Pool("h100", gpus=8)
@@ -81,3 +83,14 @@ def test_a_pools_patch_that_no_point_has_a_key_for_is_refused_where_it_stands(tm
     file.write_text(LADDER.format(patch='actor.ppo_max_token_len: "x/2"'))
     with pytest.raises(SpecError, match=r"ladder.yaml:7: pools.h100.patch.actor.ppo_max_token_len: .*no single value"):
         plan_sweep(file, [], None, None, {})
+
+
+def test_a_cluster_that_cannot_be_asked_for_its_pools_stops_only_what_names_none() -> None:
+    class Away(FakeBackend):
+        def pools(self) -> list[Pool]:
+            raise Unobservable("no answer")
+
+    spec = SweepSpec.model_validate({"name": "s", "pools": {"h100": {"gpus": 8}}})
+    assert own_pools(Away(), spec) == {}
+    with pytest.raises(Unobservable, match="no answer"):
+        own_pools(Away(), SweepSpec.model_validate({"name": "s"}))

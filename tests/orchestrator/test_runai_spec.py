@@ -42,6 +42,10 @@ def test_a_section_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
         ("{environment: {hf_token: hunter2}}", "environment.hf_token looks like a secret"),
         ("{base_url: 'https://me:hunter2@company.run.ai'}", "is the address of the control plane"),
         ("{environment: {'A B': x}}", "is no name of a variable"),
+        ("{base_url: 'https://company.run.ai/path'}", "is the address of the control plane"),
+        ("{environment: {ORCHESTRATOR_ATTEMPT_TOKEN: x}}", "the orchestrator needs that for itself"),
+        ("{environment: {LONG: " + "x" * 10_001 + "}}", "environment.LONG has 10001 characters"),
+        ("{mounts: [{pvc: a, path: /shared/../etc}]}", "without `..`"),
         ("{labels: {team: 'not a label!'}}", "cannot be a label"),
         ("{mounts: [{path: /shared}]}", "is one of pvc, nfs and host_path"),
         ("{mounts: [{pvc: a, host_path: /b, path: /shared}]}", "is one of pvc, nfs and host_path"),
@@ -64,3 +68,26 @@ def test_a_job_of_run_ai_may_take_several_whole_nodes(tmp_path: Path) -> None:
     assert sweep(tmp_path, "{}", pools.replace("GPUS", "16")).resources.gpus == 16
     with pytest.raises(SpecError, match="a node of `h100` has 8 GPUs, a point asks for 12"):
         sweep(tmp_path, "{}", pools.replace("GPUS", "12"))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("cpus: many", "is a number of cores"),
+        ("node_pool: [a, b]", "is one name"),
+        ("extended_resources: rdma/ib", "is a mapping such as {rdma/ib: 8}"),
+        ("extended_resources: {rdma/ib: [8]}", "is a mapping such as {rdma/ib: 8}"),
+        ("preemptibility: sometimes", "is one of preemptible"),
+    ],
+)
+def test_a_pool_that_run_ai_could_not_use_is_refused_with_its_line(tmp_path: Path, key: str, message: str) -> None:
+    pools = f"pools:\n  h100:\n    gpus: 8\n    {key}\n"
+    name = key.partition(":")[0]
+    with pytest.raises(SpecError) as caught:
+        sweep(tmp_path, "{}", pools)
+    assert str(caught.value).startswith(f"{tmp_path / 'sweep.yaml'}:7: pools.h100.{name}: {message}")
+
+
+def test_paths_are_written_in_one_way(tmp_path: Path) -> None:
+    mounts = sweep(tmp_path, "{mounts: [{pvc: a, path: //shared//x/./, local: /}]}").runai.mounts
+    assert (mounts[0].path, mounts[0].local) == ("/shared/x", "/")

@@ -26,8 +26,9 @@ _LONGEST = 300
 class Patience:
     """Seconds."""
 
-    settle_s: float = 5.0
-    """A request whose answer was lost has either worked after this long, or never will."""
+    settle_s: float = 60.0
+    """A request whose answer was lost has either worked after this long, and is listed, or never will. Longer than the time
+    limit of a request, which may still be under way when that is reached."""
     visible_s: float = 60.0
     """A file written on a node is seen here after this long at the latest (NFS keeps attributes for up to a minute)."""
     completing_s: float = 300.0

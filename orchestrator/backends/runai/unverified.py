@@ -54,7 +54,7 @@ UNVERIFIED: dict[str, Unverified] = {
     "mpi_defaults": Unverified("whether a PyTorch workload may carry fields of MPI", "none is sent", tried=False),
     "listing_lag": Unverified(
         "how long after its 202 a workload appears in lists",
-        "a lost answer is settled after some seconds, and the same name is then refused or adopted",
+        "a lost answer is settled after a minute, and the same name is then refused or adopted",
     ),
     "env_in_list": Unverified(
         "whether lists fill in the environment variables", "the workload itself is asked where they do not"

@@ -20,7 +20,7 @@ from orchestrator.backends.runai.directory import Project
 from orchestrator.backends.runai.settings import Settings
 from orchestrator.errors import BackendError
 from orchestrator.job.wrapper import ENV_NOTICE
-from orchestrator.runai_spec import KeyOfSecret, MountSpec
+from orchestrator.runai_spec import KeyOfSecret, MountSpec, wrong_in_pool
 from trainer_ext.records import ENV_ATTEMPT_TOKEN, ENV_IMAGE
 
 NAME_LENGTH = 50
@@ -28,8 +28,6 @@ _DIGEST_LENGTH = 8
 _TAIL_LENGTH = 14
 """Of a job's name: the dash, the point's ten digits and the attempt's number, which a short name keeps."""
 MIB = 1024**2
-VALUE_LENGTH = 10_000
-"""Characters of one value that every version takes."""
 LABEL_LENGTH = 63
 LABEL = "orchestrator-job"
 
@@ -153,12 +151,8 @@ def environment(request: JobRequest, settings: Settings) -> list[dict[str, Any]]
         own[ENV_NOTICE] = f"{settings.spec.notice:g}"
     found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in own.items()]
     for name, value in settings.spec.environment.items():
-        if name in own:
-            raise BackendError(f"runai.environment may not set {name}: the orchestrator needs that for itself")
         if isinstance(value, KeyOfSecret):
             found.append({"name": name, "secret": {"name": value.secret, "key": value.key}})
-        elif len(value) > VALUE_LENGTH:
-            raise BackendError(f"runai.environment.{name} has {len(value)} characters; Run:ai takes {VALUE_LENGTH}")
         else:
             found.append({"name": name, "value": value})
     return found
@@ -169,12 +163,10 @@ def compute(request: JobRequest, pool: Mapping[str, Any], count: int, *, large_s
     memory = request.resources.host_memory_bytes
     quantity = None if memory is None else f"{math.ceil(memory / MIB)}Mi"
     extended = pool.get("extended_resources") or {}
-    if not isinstance(extended, Mapping):
-        raise BackendError(f"pools: `extended_resources` is a mapping such as {{rdma/ib: 8}}, not {extended!r}")
     found = {
         "gpuDevicesRequest": request.resources.gpus // count,
         "largeShmRequest": large_shm,
-        "cpuCoreRequest": _cores(pool.get("cpus")),
+        "cpuCoreRequest": pool.get("cpus"),
         "cpuMemoryRequest": quantity,
         "cpuMemoryLimit": quantity,
         "extendedResources": [{"resource": str(name), "quantity": str(value)} for name, value in extended.items()],
@@ -212,17 +204,9 @@ def run_script(request: JobRequest, settings: Settings) -> tuple[Path, str]:
 
 def _options(request: JobRequest) -> Mapping[str, Any]:
     options = request.pool.options if request.pool else {}
-    for key in ("node_pool", "priority", "preemptibility", "cpus"):
-        value = options.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
-            raise BackendError(f"pools: {key} is one word or number, not {value!r}")
+    for key, must_be in wrong_in_pool(options).items():
+        raise BackendError(f"pools: {key} {must_be}, not {options[key]!r}")
     return options
-
-
-def _cores(value: Any) -> float | int | None:
-    if value is None or isinstance(value, int | float):
-        return value
-    raise BackendError(f"pools: cpus is a number of cores, not {value!r}")
 
 
 def _elsewhere(nodes: tuple[str, ...]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from orchestrator.backends.runai.unverified import UNVERIFIED
 from orchestrator.clock import SystemClock
 from orchestrator.model import Pool
 from orchestrator.runai_spec import RunaiSpec
+from tests.runai.faults import accepted_then_dropped
 from tests.runai.knobs import Knobs
 from tests.runai.plane import ControlPlane
 from tests.runai.server import InProcess
@@ -118,3 +119,12 @@ def test_a_trial_whose_container_cannot_write_says_where_it_looked_and_cleans_up
     assert "check runai.mounts" in said
     listed = backend.client.get("/api/v1/workloads")["workloads"]
     assert {row["phase"] for row in listed} <= {"Deleting"}
+
+
+def test_a_trial_whose_submission_lost_its_answer_leaves_no_workload(plane: ControlPlane, tmp_path: Path) -> None:
+    plane.faults.add(accepted_then_dropped())
+    backend = backend_on(plane)
+    said = failed(Trial(backend, tmp_path, SystemClock(), H100, pace=QUICK).run())["trial job"]
+    assert "it may have worked" in said
+    assert len(plane.workloads) == 1
+    assert {row["phase"] for row in backend.client.get("/api/v1/workloads")["workloads"]} <= {"Deleting"}

@@ -32,10 +32,13 @@ def test_every_value_has_a_variable_and_the_file_wins() -> None:
     assert resolve(spec(project="mine", image="other"), environ).project == "mine"
 
 
-@pytest.mark.parametrize("url", [{}, {"RUNAI_BASE_URL": "company.run.ai"}])
-def test_no_address_is_said_with_what_to_do(url: dict[str, str]) -> None:
-    with pytest.raises(EnvironmentProblem, match=r"RUNAI_BASE_URL .* https://company.run.ai"):
-        resolve(spec(), url)
+@pytest.mark.parametrize(
+    "url", [None, "", "company.run.ai", "https://", "https://a b", "https://me:hunter2@company.run.ai", "ftp://a"]
+)
+def test_no_address_is_said_with_what_to_do(url: str | None) -> None:
+    with pytest.raises(EnvironmentProblem, match=r"RUNAI_BASE_URL .* https://company.run.ai") as caught:
+        resolve(spec(), {} if url is None else {"RUNAI_BASE_URL": url})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_mounts_that_are_none_are_said_without_a_traceback() -> None:
@@ -79,3 +82,31 @@ def test_a_path_that_no_container_sees_or_may_write_is_refused() -> None:
         found.inside(Path("/home/me/runs"))
     with pytest.raises(EnvironmentProblem, match="read_only"):
         found.inside(Path("/mnt/nas/runs"))
+
+
+def test_links_of_this_machine_are_followed_since_they_mean_nothing_in_a_container(tmp_path: Path) -> None:
+    nas, home = tmp_path / "nas", tmp_path / "home"
+    (nas / "runs").mkdir(parents=True)
+    home.mkdir()
+    (home / "runs").symlink_to(nas / "runs")
+    (nas / "away").symlink_to(home)
+    (tmp_path / "mnt").symlink_to(nas)
+    for local in (nas, tmp_path / "mnt"):
+        found = resolve(spec(mounts=[{"pvc": "shared", "path": "/shared", "local": str(local)}]), URL)
+        assert found.inside(home / "runs" / "1") == Path("/shared/runs/1")
+        assert found.inside(tmp_path / "mnt" / "runs" / ".." / "runs") == Path("/shared/runs")
+        with pytest.raises(EnvironmentProblem, match=f"which is {home}/x, is beneath no mount"):
+            found.inside(nas / "away" / "x")
+        with pytest.raises(EnvironmentProblem, match="beneath no mount"):
+            found.inside(nas / ".." / "home")
+
+
+def test_a_path_that_another_mount_hides_in_the_container_is_refused() -> None:
+    mounts = [
+        {"pvc": "shared", "path": "/shared", "local": "/mnt/nas"},
+        {"pvc": "data", "path": "/shared/data", "local": "/mnt/data"},
+    ]
+    found = resolve(spec(mounts=mounts), URL)
+    assert found.inside(Path("/mnt/data/1")) == Path("/shared/data/1")
+    with pytest.raises(EnvironmentProblem, match=r"mounts something else at /shared/data"):
+        found.inside(Path("/mnt/nas/data/1"))
