@@ -200,8 +200,8 @@ class RunaiBackend:
             raise
         except OrchestratorError as error:
             raise Unobservable(str(error)) from error
-        age_s = self._clock.now() - asked.time
-        if handle is None and 0 <= age_s < self.patience.settle_s:
+        age_s = abs(self._clock.now() - asked.time)  # by another machine's clock, perhaps
+        if handle is None and age_s < self.patience.settle_s:
             raise Unobservable(
                 f"no workload {asked.name} yet; a request may be under way for {self.patience.settle_s:g} s"
             )

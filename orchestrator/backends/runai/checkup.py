@@ -13,6 +13,7 @@ from orchestrator.backends.runai.logs import status_address
 from orchestrator.backends.runai.token import V2
 from orchestrator.errors import BackendError, OrchestratorError
 from orchestrator.model import Pool
+from orchestrator.suggest import did_you_mean
 
 
 def look(backend: RunaiBackend, root: Path, pools: Sequence[Pool] = ()) -> Iterator[Sign]:
@@ -117,7 +118,9 @@ def _pools(backend: RunaiBackend, project: Project, wanted: Sequence[Pool]) -> I
     for pool in wanted:
         name = str(pool.options.get("node_pool") or pool.name)
         if found and name not in names:
-            yield Sign(check, False, f"the pool {pool.name} asks for the node pool {name!r}, which the cluster has not")
+            hint = did_you_mean(name, sorted(names)) or f"it has {', '.join(sorted(names))}"
+            said = f"the pool {pool.name} asks for the node pool {name!r}, which the cluster has not: {hint}"
+            yield Sign(check, False, f"{said}; write node_pool: NAME below it")
 
 
 def _told(check: str, found: Callable[[], str]) -> Sign:

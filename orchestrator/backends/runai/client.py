@@ -26,7 +26,7 @@ WAITS_S = (0.5, 1.0, 2.0)
 LONGEST_WAIT_S = 30.0
 """Of what a server asks for with Retry-After."""
 DOWN_FOR_S = 60.0
-"""After nobody answered, a GET gets one try for so long: many of them in a row would each take all their tries."""
+"""After all tries failed, a GET gets one for so long: many of them in a row would each take all their tries."""
 LOG_BYTES = 8 * 1024**2
 """The most that is taken of a log."""
 MOST_BYTES = 64 * 1024**2
@@ -106,7 +106,7 @@ class Client:
             Refused, NotFound, Unauthorized: a positive no.
             Unobservable: no answer, or none that can be read, after several tries.
         """
-        reply = self._authorized(lambda: self._http.build_request("GET", path, params=params), repeat=True)
+        reply = self._authorized(lambda: self._http.build_request("GET", path, params=params), self._send_repeated)
         if not reply.is_success:
             raise self._error("GET", path, reply)
         try:
@@ -135,10 +135,12 @@ class Client:
             Refused, NotFound, Unauthorized, Unobservable: as for `get`.
         """
         try:
-            request = self._http.build_request("GET", url, headers={"Accept": "*/*"})
+            reply = self._authorized(
+                lambda: self._http.build_request("GET", url, headers={"Accept": "*/*"}),
+                lambda request: self._send(request, LOG_BYTES),
+            )
         except httpx.InvalidURL as error:
             raise Unobservable(f"GET {url}: no address: {error}") from None
-        reply = self._send(self._signed(request), LOG_BYTES)
         if not reply.is_success:
             raise self._error("GET", url, reply)
         return reply.content
@@ -151,7 +153,7 @@ class Client:
         except Unobservable as error:
             raise Deferred(str(error)) from error  # nothing was sent
         try:
-            reply = self._authorized(lambda: self._http.build_request(method, path, json=body), repeat=False)
+            reply = self._authorized(lambda: self._http.build_request(method, path, json=body), self._send)
         except _Unsent as error:
             raise Deferred(f"{method} {path}: {error}") from error
         except Unobservable as error:
@@ -163,8 +165,9 @@ class Client:
         except (ValueError, RecursionError):
             return None
 
-    def _authorized(self, build: Callable[[], httpx.Request], *, repeat: bool) -> httpx.Response:
-        send = self._send_repeated if repeat else self._send
+    def _authorized(
+        self, build: Callable[[], httpx.Request], send: Callable[[httpx.Request], httpx.Response]
+    ) -> httpx.Response:
         reply = send(self._signed(build()))
         if reply.status_code == 401:  # revoked before its time
             self._tokens.drop()
@@ -191,7 +194,7 @@ class Client:
         except Unobservable:
             self._down_until = self._clock.now() + DOWN_FOR_S
             raise
-        self._down_until = float("-inf")
+        self._down_until = self._clock.now() + DOWN_FOR_S if reply.status_code >= 500 else float("-inf")
         return reply
 
     def _send(self, request: httpx.Request, most: int = MOST_BYTES) -> httpx.Response:

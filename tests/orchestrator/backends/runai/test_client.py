@@ -362,6 +362,14 @@ def test_a_log_is_read_no_further_than_what_is_wanted_of_it() -> None:
     assert read == LOG_BYTES / 2**20
 
 
+def test_a_log_is_asked_for_again_with_a_new_token_where_the_old_one_was_revoked() -> None:
+    server = Server([error(401), httpx.Response(200, text="a line")])
+    assert client_of(server).content("http://cluster.test/logs") == b"a line"
+    assert len(server.tokens) == 2
+    with pytest.raises(Unobservable, match="no address"):
+        client_of(server).content("http://cluster.test:port/logs")
+
+
 def test_an_answer_that_trickles_comes_to_an_end() -> None:
     clock = FakeClock()
 
