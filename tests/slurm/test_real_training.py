@@ -13,7 +13,7 @@ from tests.slurm.cluster import Cluster
 
 SWEEP = (
     *("sweep", "sweeps/smoke.yaml", "trainer.total_training_steps=1", "parameters.scope=[per_prompt]"),
-    *("resources.host_memory=14GiB", "--backend", "slurm"),
+    *("resources.host_memory=14GiB", "resources.gpus=8", "--backend", "slurm"),  # Slurm names the cards to the job
 )
 
 
