@@ -265,7 +265,7 @@ class RunaiBackend:
             return found
         try:
             preempted = words.speaks_of_preemption(self.client, _id(job))
-        except Unobservable:
+        except OrchestratorError:
             if seen.same_for_s < self.patience.completing_s:
                 return None
             preempted = False

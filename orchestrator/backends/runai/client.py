@@ -208,7 +208,9 @@ class Client:
         except (httpx.RequestError, UnicodeError, OverflowError) as error:
             said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
             what = f"{request.method} {request.url.copy_with(query=None)}: no answer ({self._tokens.hide(said)})"
-            raise (_Unsent if isinstance(error, _NEVER_SENT) else Unobservable)(what) from None
+            if isinstance(error, _NEVER_SENT):
+                raise _Unsent(f"{what}; {_way_out(said)}") from None
+            raise Unobservable(what) from None
         # what was read is decoded already
         headers = [(name, value) for name, value in reply.headers.raw if name.lower() != b"content-encoding"]
         return httpx.Response(reply.status_code, headers=headers, content=content, request=request)
@@ -243,6 +245,13 @@ def _retry_after_s(reply: httpx.Response) -> float:
     """What the server asks for, in seconds; dates are not understood."""
     text = reply.headers.get("Retry-After", "")
     return min(float(text), LONGEST_WAIT_S) if text.isascii() and text.isdigit() else 0.0
+
+
+def _way_out(said: str) -> str:
+    """What to do where no connection came about."""
+    if "CERTIFICATE" in said.upper():
+        return "name the file with its certificates in runai.ca_file"
+    return "is RUNAI_BASE_URL right, and can it be reached from here (VPN, proxy)?"
 
 
 def _trusted(ca_file: str | None) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.backends.runai import finding
 from orchestrator.backends.runai.client import Client
-from orchestrator.backends.runai.faults import Refused
+from orchestrator.backends.runai.faults import Refused, Unauthorized
 from orchestrator.backends.runai.listing import only, read_all
 from orchestrator.backends.runai.words import WORKLOADS
 from orchestrator.errors import BackendError
@@ -43,6 +43,8 @@ class Rows:
             self._asked_singly[id_] += 1
             try:
                 found[id_] = finding.single(self._client, project, names[id_], id_)
+            except Unauthorized:
+                break
             except Refused:
                 continue
             except BackendError:

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.backends.runai import observation
 from orchestrator.backends.runai.client import Client
-from orchestrator.backends.runai.faults import Refused, one_line
+from orchestrator.backends.runai.faults import Refused, Unauthorized, one_line
 from orchestrator.errors import OrchestratorError
 
 WORKLOADS = "/api/v1/workloads"
@@ -79,6 +79,8 @@ def phases(client: Client, workload: str) -> list[str]:
 def _items(client: Client, path: str, key: str) -> list[Mapping[str, Any]]:
     try:
         answer = client.get(path, {"limit": 100})
+    except Unauthorized:
+        raise
     except Refused:
         return []
     items = answer.get(key) if isinstance(answer, Mapping) else None

@@ -436,3 +436,15 @@ def test_an_address_that_is_none_and_certificates_that_are_none_are_said_at_once
         with pytest.raises(EnvironmentProblem, match=f"runai.ca_file: .*{why}"):
             Client("https://runai.test", lambda: account, clock, ca_file=str(path))
     Client("https://runai.test", lambda: account, clock).close()
+
+
+@pytest.mark.parametrize(
+    ("why", "way_out"),
+    [
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed", "in runai.ca_file"),
+        ("[Errno 111] Connection refused", "can it be reached from here"),
+    ],
+)
+def test_no_connection_is_said_with_what_to_do(why: str, way_out: str) -> None:
+    with pytest.raises(Unobservable, match=way_out):
+        client_of(Server([httpx.ConnectError(why)])).get(WORKLOADS)
