@@ -85,7 +85,7 @@ def write_comparison(compared: Compared, path: Path, templates: Sequence[Path], 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, drawn)
     write_atomic(path.with_suffix(".csv"), comparison.to_csv(compared))
-    if html:
+    if html or path.with_suffix(".html").exists():
         write_atomic(path.with_suffix(".html"), to_html(drawn, path.parent))
     return path
 

@@ -71,6 +71,11 @@ class Grid:
         """Axes that are no replicate's."""
         return [axis for axis in self.axes if axis not in self.replicates]
 
+    @property
+    def repeats(self) -> int:
+        """How often settings were run, with a seed each; 1 without replicates."""
+        return len({tuple(point.parameters.get(axis) for axis in sorted(self.replicates)) for point in self.points})
+
     def levels(self, axis: str) -> list[Scalar]:
         """Numbers descending (a smaller factor is the larger projection), else as listed."""
         found = list(dict.fromkeys(point.parameters[axis] for point in self.points if axis in point.parameters))

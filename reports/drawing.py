@@ -30,6 +30,7 @@ WRITERS = {
     "code": markdown.code,
     "codes": markdown.codes,
     "text": markdown.text,
+    "literal": markdown.literal,
     "table": markdown.table,
     "key_values": markdown.key_values,
     "plural": numbers.plural,

@@ -17,11 +17,7 @@ from reports.snapshot import PointSnapshot, SweepSnapshot
 
 FACTOR = ("factor", "projection_dim_factor")
 """What an axis of projection sizes is called, the last part of a configuration key included."""
-COSTS: tuple[tuple[str, metrics.Names], ...] = (
-    ("update_actor", metrics.UPDATE_ACTOR),
-    ("step", metrics.STEP),
-    ("pop_rows", metrics.POP_ROWS),
-)
+COSTS = ("update_actor", "step", "pop_rows")
 """What is paid; the first that was timed."""
 _LEAST_BEND = 0.1
 """How far from the straight line between the ends the knee stands at least, both axes from 0 to 1."""
@@ -88,10 +84,10 @@ def curves(snapshot: SweepSnapshot) -> list[Curve]:
 
 
 def _curve(grid: Grid, axis: str, step: int, points: Sequence[PointSnapshot]) -> Curve | None:
-    for cost, names in COSTS:
+    for cost in COSTS:
         known: dict[float, list[tuple[float, float, PointSnapshot]]] = {}
         for point in points:
-            seconds, file = metrics.at(point, names, step), metrics.npz_at(point, step)
+            seconds, file = metrics.seconds(point, cost, step), metrics.npz_at(point, step)
             if seconds and file is not None and file.std:
                 known.setdefault(float(str(point.parameters[axis])), []).append((seconds, file.std, point))
         if len(known) > 1:
@@ -99,7 +95,8 @@ def _curve(grid: Grid, axis: str, step: int, points: Sequence[PointSnapshot]) ->
                 Level(factor, fmean(s for s, _, _ in same), fmean(d for _, d, _ in same), tuple(p for _, _, p in same))
                 for factor, same in sorted(known.items(), reverse=True)
             )
-            return Curve(axis, grid.setting(points[0], axis, *grid.replicates), cost, step, levels)
+            setting = grid.setting(points[0], axis, *grid.replicates)
+            return Curve(axis, setting, metrics.label(cost, points, step), step, levels)
     return None
 
 

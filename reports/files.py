@@ -15,7 +15,8 @@ from trainer_ext.records import write_atomic
 
 
 def write_files(snapshot: SweepSnapshot, path: Path, templates: Sequence[Path] = (), *, html: bool = False) -> Path:
-    """Each file whole or not at all; the same snapshot gives the same bytes.
+    """Each file whole or not at all; the same snapshot gives the same bytes. A page that is there already is drawn again, so
+    that it never says something else than the Markdown beside it.
 
     Args:
         path: of the Markdown; the others stand beside it.
@@ -32,6 +33,6 @@ def write_files(snapshot: SweepSnapshot, path: Path, templates: Sequence[Path] =
     write_atomic(folder / appendix.POINTS, appendix.points_csv(snapshot))
     write_atomic(folder / appendix.ATTEMPTS, appendix.attempts_csv(snapshot))
     draw(snapshot, folder / FOLDER)
-    if html:
+    if html or path.with_suffix(".html").exists():
         write_atomic(path.with_suffix(".html"), to_html(report, folder))
     return path

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f\x85\u2028\u2029]+")
 _PIPE = re.compile(r"\\*\|")
+_REFERENCES = {"&": "&amp;", "\\": "&#92;", "|": "&#124;"}
+_MARKS = re.compile(r"[&\\|`*\[\]<>~!#]|(?<![a-zA-Z0-9])_|_(?![a-zA-Z0-9])")
 _TAG_OPENING = re.compile(r"(?<!\\)<(?=[a-zA-Z/!?])")
 
 
@@ -34,6 +36,11 @@ def one_line(words: str) -> str:
 def text(words: str) -> str:
     """A line of prose, safe inside a table and outside. Markdown in it stays; HTML tags become visible."""
     return _PIPE.sub(_escaped_pipe, _TAG_OPENING.sub(r"\\<", one_line(words)))
+
+
+def literal(words: str) -> str:
+    """A line that a program wrote, as it is: `__init__` is no emphasis, and no address becomes a link or an image."""
+    return _MARKS.sub(lambda found: _REFERENCES.get(found[0], "\\" + found[0]), one_line(words))
 
 
 def code(words: str) -> str:

@@ -53,6 +53,7 @@ PHASES: tuple[tuple[str, Names], ...] = (
 )
 """Columns of the timing table, from the inner phases to the whole step."""
 
+_NAMES = dict(PHASES)
 _TIMED = "timing_s/influence_"
 _MOST_FURTHER = 12
 
@@ -67,6 +68,23 @@ def series(point: PointSnapshot, names: Names) -> dict[int, float]:
 
 def at(point: PointSnapshot, names: Names, step: int | None) -> float | None:
     return None if step is None else _first(point.metrics.get(step, {}), names)
+
+
+def seconds(point: PointSnapshot, phase: str, step: int | None) -> float | None:
+    """Of one of `PHASES`; `update_actor` with the trace, whether verl's figure holds it or our trainer states it beside."""
+    found = at(point, _NAMES[phase], step)
+    beside = at(point, TRACE, step) if phase == "update_actor" else None
+    return found if found is None or beside is None else found + beside
+
+
+def is_beside(points: Iterable[PointSnapshot], step: int | None) -> bool:
+    """Whether the trace is no part of `update_actor` somewhere."""
+    return any(at(point, TRACE, step) for point in points)
+
+
+def label(phase: str, points: Iterable[PointSnapshot], step: int | None) -> str:
+    """What `seconds` are of."""
+    return "update_actor + influence" if phase == "update_actor" and is_beside(points, step) else phase
 
 
 def further_phases(points: Iterable[PointSnapshot], step: int) -> list[tuple[str, Names]]:

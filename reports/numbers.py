@@ -44,7 +44,7 @@ def milliseconds(value: float) -> str:
 def gib(size: float) -> str:
     """Bytes as GiB with one decimal; two significant digits below one."""
     value = size / GIB
-    return f"{value:,.1f}" if value >= 0.95 or not value else f"{value:.{_decimals(value)}f}"
+    return f"{value:,.1f}" if abs(value) >= 0.95 or not value else f"{value:.{_decimals(value)}f}"
 
 
 def percent(part: float, whole: float) -> str:

@@ -14,13 +14,7 @@ from reports.markdown import Column, code
 from reports.power_law import PowerLaw, fit_power_law
 from reports.snapshot import PointSnapshot, SweepSnapshot
 
-QUANTITIES: tuple[tuple[str, metrics.Names], ...] = (
-    ("hessian_solve", metrics.HESSIAN_SOLVE),
-    ("token_scoring", ("timing_s/influence_token_scoring",)),
-    ("grad_staging", ("timing_s/influence_grad_staging",)),
-    ("pop_rows", metrics.POP_ROWS),
-    ("update_actor", metrics.UPDATE_ACTOR),
-)
+QUANTITIES = ("hessian_solve", "token_scoring", "grad_staging", "pop_rows", "update_actor")
 _MOST_SETTINGS = 10
 """Settings of the other axes whose fits are shown; a sweep of more has them in its points' table."""
 
@@ -52,8 +46,10 @@ def scalings(snapshot: SweepSnapshot) -> list[Scaling]:
     found = []
     for points in grid.groups(axis)[:_MOST_SETTINGS]:
         setting = grid.setting(points[0], axis, *grid.replicates)
-        for quantity, names in QUANTITIES:
-            known = [(p, value) for p in points if (value := metrics.at(p, names, step)) and 0 < value < math.inf]
+        for quantity in QUANTITIES:
+            known = [
+                (p, value) for p in points if (value := metrics.seconds(p, quantity, step)) and 0 < value < math.inf
+            ]
             fit = _fit(known, lambda point: float(str(point.parameters[axis])))
             if fit is not None:
                 factors = tuple(sorted({float(str(point.parameters[axis])) for point, _ in known}, reverse=True))
@@ -72,11 +68,11 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     found = scalings(snapshot)
     if not found:
         return None
-    grid = Grid.of(snapshot)
+    grid, step = Grid.of(snapshot), metrics.first_step(metrics.shown_steps(snapshot))
     axis = factor_axis(grid) or ""
     columns = [
         Column("Setting", [code(one.setting) for one in found]),
-        Column("Phase", [code(one.quantity) for one in found]),
+        Column("Phase", [code(metrics.label(one.quantity, one.points, step)) for one in found]),
         Column(f"{code(axis)} fitted", [", ".join(f"{factor:g}" for factor in one.factors) for one in found]),
         Column("Points", [str(one.against_factor.n) for one in found], numeric=True),
         Column(f"Exponent of {code(axis)}", [exponent(one.against_factor) for one in found], numeric=True),
@@ -85,7 +81,7 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     return {
         "columns": columns,
         "axis": axis,
-        "step": metrics.first_step(metrics.shown_steps(snapshot)),
+        "step": step,
         "with_dim": any(one.against_dim for one in found),
         "exact": any(one.against_factor.error is None for one in found),
         "hidden": max(len(grid.groups(axis)) - _MOST_SETTINGS, 0),

@@ -58,7 +58,7 @@ def render(compared: Compared, templates: Sequence[Path] = ()) -> str:
 def context(compared: Compared) -> dict[str, Any]:
     a, b, matching = compared.a, compared.b, compared.matching
     tables = [table for measure in MEASURES if (table := _table(measure, matching)) is not None]
-    replicates = max((len(pairs) for pairs in matching.settings.values()), default=0)
+    replicates = min((len(pairs) for pairs in matching.settings.values() if len(pairs) > 1), default=0)
     moved = SweepSnapshot(b.name, git=b.git, changes=compared.changes)
     return {
         "a": a,
@@ -152,7 +152,7 @@ def _table(measure: Measure, matching: Matching) -> dict[str, Any] | None:
         Column("A", written[: 3 * len(shown) : 3], numeric=True),
         Column("B", written[1 : 3 * len(shown) : 3], numeric=True),
         Column("B − A", written[2 : 3 * len(shown) : 3], numeric=True),
-        Column("Interval", intervals, numeric=True),
+        Column(f"{100 * CONFIDENCE:.0f}% interval", intervals, numeric=True),
         Column("B / A", ["" if one.ratio is None else _ratio(one.ratio) for one in shown], numeric=True),
     ]
     return {"title": measure.title, "columns": columns, "shown": len(shown), "settings": len(found)}

@@ -97,7 +97,8 @@ def over_replicates(found: Ratio) -> str:
     interval = found.interval
     if interval is None:
         return ""
-    return f"; 95% interval {ratio(interval.low)} to {ratio(interval.high)} over {interval.n} replicates"
+    name = "95%" if found.is_sure else "bootstrap"
+    return f"; {name} interval {ratio(interval.low)} to {ratio(interval.high)} over {interval.n} replicates"
 
 
 def _some(places: Iterable[str]) -> tuple[str, ...]:

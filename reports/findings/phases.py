@@ -20,6 +20,7 @@ _PASSES = {
 }
 _DOMINANT = 0.3
 """Share of `pop_rows` from which a phase is named."""
+_MOST = 0.5
 
 
 def share_of_scores(grid: Grid) -> list[Finding]:
@@ -28,25 +29,25 @@ def share_of_scores(grid: Grid) -> list[Finding]:
     known = [(point, times) for point in grid.points if (times := _timed(point, step))]
     if not known:
         return []
-    most = max(known, key=lambda one: one[1]["pop_rows"] / one[1]["update_actor"])
-    least = min(known, key=lambda one: one[1]["pop_rows"] / one[1]["update_actor"])
-    (point, times), part = most, most[1]["pop_rows"] / most[1]["update_actor"]
+    ranked = sorted(known, key=lambda one: one[1]["pop_rows"] / one[1]["whole"])
+    (least, least_times), (point, times) = ranked[0], ranked[-1]
     named = [(name, times[name] / times["pop_rows"]) for name in _INSIDE if name in times]
     dominant = sorted((one for one in named if one[1] >= _DOMINANT), key=lambda one: -one[1])
-    words = (
-        listed([f"{code(name)} {seconds(times[name])} s ({100 * of:.1f}%)" for name, of in dominant])
-        if dominant
-        else ""
-    )
+    words = ""
+    if dominant:
+        figures = listed([f"{code(name)} {seconds(times[name])} s ({100 * of:.1f}%)" for name, of in dominant])
+        is_most = sum(of for _, of in dominant) > _MOST
+        words = f"of its seconds {figures} {'dominate' if is_most else 'take most'}"
+    beside = " and the trace beside it" if metrics.is_beside([point], step) else ""
     where = f" at {code(grid.setting(point) or point.name)}" if len(known) > 1 else ""
     sentence = (
-        f"**`pop_rows` is {share(part)} of `update_actor`{where}** ({seconds(times['pop_rows'])} of "
-        f"{seconds(times['update_actor'])} s)" + (f"; of its seconds {words} dominate" if words else "")
+        f"**`pop_rows` is {share(times['pop_rows'] / times['whole'])} of `update_actor`{beside}{where}** "
+        f"({seconds(times['pop_rows'])} of {seconds(times['whole'])} s)" + (f"; {words}" if words else "")
     )
-    if least[0] is not point:
-        other = least[1]["pop_rows"] / least[1]["update_actor"]
-        sentence += f". At {code(grid.setting(least[0]) or least[0].name)} it is {share(other)}"
-    return [Finding(sentence + ".", metric_places([point, least[0]], step))]
+    other = share(least_times["pop_rows"] / least_times["whole"])
+    if other != share(times["pop_rows"] / times["whole"]):
+        sentence += f". At {code(grid.setting(least) or least.name)} it is {other}"
+    return [Finding(sentence + ".", metric_places([point, least], step))]
 
 
 def bottleneck(grid: Grid) -> list[Finding]:
@@ -56,8 +57,8 @@ def bottleneck(grid: Grid) -> list[Finding]:
     if not known:
         return []
     point, times = max(known, key=lambda one: one[1]["update_actor"])
-    trace = metrics.at(point, metrics.TRACE, step) or 0.0
-    whole = times["update_actor"] + trace
+    whole = times["whole"]
+    trace = whole - times["update_actor"]
     parts = {kind: sum(times[name] for name in names) for kind, names in _passes(times).items()}
     kind, most = max(parts.items(), key=lambda one: one[1])
     if most <= whole - sum(parts.values()):  # what nobody timed may be larger
@@ -73,13 +74,9 @@ def bottleneck(grid: Grid) -> list[Finding]:
 
 
 def _timed(point: PointSnapshot, step: int | None) -> dict[str, float] | None:
-    """Phases of a point whose scores and update were timed.
-
-    Our trainer takes the trace out of verl's figure of the update, and states it as `timing_s/influence`.
-    """
-    times = phases_of(point, step)
-    whole = times.get("update_actor", 0.0) + (metrics.at(point, metrics.TRACE, step) or 0.0)
-    return times if times.get("update_actor") and 0 < times.get("pop_rows", 0.0) <= whole else None
+    """Phases of a point whose scores and update were timed, and the update with its trace as `whole`."""
+    times = phases_of(point, step) | {"whole": metrics.seconds(point, "update_actor", step) or 0.0}
+    return times if times.get("update_actor") and 0 < times.get("pop_rows", 0.0) <= times["whole"] else None
 
 
 def _passes(times: Mapping[str, float]) -> dict[str, tuple[str, ...]]:

@@ -101,8 +101,9 @@ def _spread(grid: Grid, axis: str, points: list[PointSnapshot], values: list[flo
         f"**Score std {'rises' if rises else 'falls'} as {code(axis)} falls**"
         f"{f' ({code(where)})' if where else ''}: {levels}"
     )
-    finer = ": the larger projection keeps more of the variance" if rises and axis == factor_axis(grid) else ""
-    return Finding(f"{sentence}{finer}.", score_places(points, _npz_step(grid)))
+    finer = rises and axis == factor_axis(grid)
+    guess = ", as it would if the larger projection kept more of the variance; noise would look alike" if finer else ""
+    return Finding(f"{sentence}{guess}.", score_places(points, _npz_step(grid)))
 
 
 def _knee(curve: Curve, best: Level) -> Finding:

@@ -8,6 +8,7 @@ from typing import Any
 from reports.contrasts import Grid
 from reports.findings import costs, limits, memory, phases, scores, similarity, solve
 from reports.findings.finding import Finding
+from reports.resampling import CONFIDENCE, best_coverage
 from reports.snapshot import SweepSnapshot
 
 RULES: tuple[Callable[[Grid], list[Finding]], ...] = (
@@ -39,5 +40,13 @@ def findings(snapshot: SweepSnapshot) -> list[Finding]:
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
     found, grid = findings(snapshot), Grid.of(snapshot)
-    once = len(grid.points) > 1 and bool(grid.factors) and not set(grid.axes) & grid.replicates
-    return {"findings": found, "once": once} if found else None
+    if not found:
+        return None
+    several, repeats = len(grid.points) > 1 and bool(grid.factors), grid.repeats
+    is_few = several and repeats > 1 and best_coverage(repeats) < CONFIDENCE
+    return {
+        "findings": found,
+        "once": several and repeats == 1,
+        "few": repeats if is_few else 0,
+        "best_coverage": f"{100 * best_coverage(repeats):.0f}%",
+    }

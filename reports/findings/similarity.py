@@ -50,7 +50,8 @@ def _preconditioned(point: PointSnapshot, file: NpzSnapshot, similarity: Similar
     )
     recovers = abs(raw_part) < _NEAR_ZERO <= hinv_part
     head = "The inverse Hessian brings out what accepted responses share" if recovers else "Response gradients"
-    sentence = f"**{head}**: {figures}{_beside_mixed(similarity, hinv)}."
+    cosine = "" if hinv.cosine is None else f"; their mean cosine under it is {significant(hinv.cosine)}"
+    sentence = f"**{head}**: {figures}{cosine}{_beside_mixed(similarity, hinv)}."
     return Finding(sentence, _places(point, file))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from reports import metrics
 from reports.contrasts import Grid, listed
 from reports.findings.finding import Finding, metric_places, share, timed_step
@@ -9,10 +12,12 @@ from reports.markdown import code
 from reports.numbers import count, seconds
 from reports.power_law import PowerLaw
 from reports.scaling import Scaling, exponent, scalings
+from reports.snapshot import ModuleDims
 
 _SOLVE = "hessian_solve"
 _MOST_SHOWN = 2
 _CHOLESKY = 3.0
+_MOST_OF_IT = 0.5
 
 
 def scaling(grid: Grid) -> list[Finding]:
@@ -45,27 +50,33 @@ def largest_modules(grid: Grid) -> list[Finding]:
     if not known:
         return []
     point, solve = max(known, key=lambda one: one[1])
-    work = {one.module_type: one.modules * float(one.dim) ** _CHOLESKY for one in point.dims}
     most = max(one.dim for one in point.dims)
     large = [one for one in point.dims if one.dim == most]
     if len({one.dim for one in point.dims}) < 2:
         return []
-    part = sum(one.modules * float(one.dim) ** _CHOLESKY for one in large) / sum(work.values())
+    part = _work(large) / _work(point.dims)
+    if part < _MOST_OF_IT:
+        return []
     modules = sum(one.modules for one in large)
-    names = listed([code(one.module_type) for one in large])
+    names = listed(list(dict.fromkeys(code(one.module_type) for one in large)))
     whole = metrics.at(point, metrics.STEP, step)
     of_step = f", {share(solve / whole)} of the step" if whole else ""
     every = count(sum(one.modules for one in point.dims))
     sentence = (
-        f"**The largest modules are the solve**: {count(modules)} of {every} modules ({names}) have D = {count(most)} and "
-        f"{share(part)} of the sum of D³. {code(_SOLVE)} takes {seconds(solve)} s{of_step} at {code(point.name)}."
+        f"**The largest modules are most of the solve's arithmetic**: {count(modules)} of {every} modules ({names}) have "
+        f"D = {count(most)} and {share(part)} of the sum of D³. {code(_SOLVE)} takes {seconds(solve)} s{of_step} at "
+        f"{code(point.name)}."
     )
     return [Finding(sentence, metric_places([point], step))]
+
+
+def _work(dims: Sequence[ModuleDims]) -> float:
+    return sum(one.modules * math.pow(one.dim, _CHOLESKY) for one in dims)
 
 
 def _beside_cholesky(fit: PowerLaw) -> str:
     """Whether the exponent is that of a factorisation; without an error nobody can tell."""
     off = abs(fit.exponent - _CHOLESKY)
     if fit.error is not None and off <= 2 * fit.error:
-        return ", as a Cholesky factorisation does (3)"
+        return ", within two standard errors of a Cholesky factorisation's (3)"
     return ", less than a Cholesky factorisation alone (3)" if fit.exponent < _CHOLESKY else ""

@@ -41,13 +41,14 @@ def scaling(snapshot: SweepSnapshot) -> Plot | None:
         return None
     every = [_series(snapshot, axis, fit) for fit in scalings(snapshot) if fit.quantity in PHASES]
     panels = [(phase, [series for series in every if series.fit.quantity == phase]) for phase in PHASES]
-    panels = [(phase, found) for phase, found in panels if found]
+    step = metrics.first_step(metrics.shown_steps(snapshot))
+    panels = [(metrics.label(phase, found[0].fit.points, step), found) for phase, found in panels if found]
     if not panels:
         return None
     settings = list(dict.fromkeys(series.fit.setting for series in every))
     return Plot(
         name="scaling",
-        title=f"Scaling with {axis} (step {metrics.first_step(metrics.shown_steps(snapshot))})",
+        title=f"Scaling with {axis} (step {step})",
         alt=" ".join(_words(phase, axis, found) for phase, found in panels),
         height=2.7 + 0.09 * min(len(settings), MOST),
         draw=partial(_draw, axis, panels, settings[:MOST]),
@@ -57,10 +58,9 @@ def scaling(snapshot: SweepSnapshot) -> Plot | None:
 
 def _series(snapshot: SweepSnapshot, axis: str, fit: Scaling) -> Series:
     grid, step = Grid.of(snapshot), metrics.first_step(metrics.shown_steps(snapshot))
-    names = dict(metrics.PHASES)[fit.quantity]
     taken: dict[float, list[float]] = {factor: [] for factor in sorted(fit.factors)}
     for point in grid.points:
-        value = metrics.at(point, names, step)
+        value = metrics.seconds(point, fit.quantity, step)
         if value and grid.setting(point, axis, *grid.replicates) == fit.setting and axis in point.parameters:
             taken.setdefault(_factor(point, axis), []).append(value)
     return Series(fit, {factor: fmean(values) for factor, values in taken.items() if values})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from reports.markdown import literal
 from reports.plots.catalogue import plots
 from reports.snapshot import SweepSnapshot
 
 FOLDER = "plots"
 """Beside report.md."""
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
@@ -28,8 +27,3 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
         for plot in found
     ]
     return {"plots": shown}
-
-
-def literal(words: str) -> str:
-    """Text that Markdown takes as it is: no emphasis, no link, no tag."""
-    return _MARKDOWN.sub(r"\\\1", words)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reports import metrics
-from reports.numbers import seconds
+from reports.numbers import plural, seconds
 from reports.plots import style
 from reports.plots.plot import Plot, extremes, left_out, short
 from reports.sections.points import tried
@@ -48,7 +48,8 @@ def parts(point: PointSnapshot, step: int | None) -> dict[str, float]:
     passes = {part: sum(map(took, names)) for part, names in _PASSES.items()}
     inside = {name: took(name) for name in _INSIDE_SCORES}
     pop_rows = max(took("pop_rows"), sum(inside.values()))
-    update = max(took("update_actor"), pop_rows + sum(passes.values()))
+    whole = metrics.seconds(point, "update_actor", step) or 0.0
+    update = max(whole if math.isfinite(whole) else 0.0, pop_rows + sum(passes.values()))
     return {
         "gen": took("gen"),
         **passes,
@@ -73,7 +74,7 @@ def timing(snapshot: SweepSnapshot) -> Plot | None:
     return Plot(
         name="timing",
         title=f"Time of step {step} by phase",
-        alt=f"Bars of {len(points)} jobs, {span} s in all. In the longest, {short(largest.name)}, {part} takes most: "
+        alt=f"Bars of {plural(len(points), 'job')}, {span} s in all. In the longest, {short(largest.name)}, {part} takes most: "
         f"{seconds(most)} s.",
         height=style.row_height(len(points)) + 0.4,
         draw=partial(_draw, [(short(p.name), every[p.id]) for p in points]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reports.excerpt import MOST_ROWS
-from reports.markdown import Column, code, text
+from reports.markdown import Column, code, literal, text
 from reports.numbers import duration, gib, seconds
 from reports.snapshot import AttemptSnapshot, SweepSnapshot
 
@@ -24,7 +24,7 @@ def context(snapshot: SweepSnapshot) -> dict[str, Any] | None:
         Column("Pool", [code(attempt.pool or "") for attempt in tries]),
         Column("Verdict", [code(attempt.verdict or attempt.state) for attempt in tries]),
         Column("Exit", [_exit(attempt) for attempt in tries]),
-        Column("Why", [text(attempt.reason or "") for attempt in tries]),
+        Column("Why", [literal(attempt.reason or "") for attempt in tries]),
         Column("Why on this pool", [text(attempt.moved or "") for attempt in tries]),
         Column("Node", [code(attempt.node or "") for attempt in tries]),
         Column("GPU peak (GiB)", [_size(attempt.gpu_peak_bytes) for attempt in tries], numeric=True),

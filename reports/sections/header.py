@@ -7,12 +7,15 @@ sweep that did the same work differ there and in measured figures alone.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from reports.markdown import code, codes, one_line, text
-from reports.numbers import day, duration, plural, stamp
+from reports.numbers import day, duration, plural, seconds, stamp
 from reports.sections.points import axis_values, fixed_settings, varying_axes
 from reports.snapshot import SweepSnapshot
+
+_MOST_LEVELS, _FIRST_LEVELS = 16, 8
 
 
 def context(snapshot: SweepSnapshot) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def delivery(snapshot: SweepSnapshot, flagged_words: str = "with anomalies") -> 
 
 
 def _scope(snapshot: SweepSnapshot) -> str:
-    axes = " × ".join(f"{code(axis)} {{{codes(axis_values(snapshot, axis))}}}" for axis in varying_axes(snapshot))
+    axes = " × ".join(f"{code(axis)} {{{_levels(axis_values(snapshot, axis))}}}" for axis in varying_axes(snapshot))
     pools = sorted({attempt.pool for point in snapshot.points for attempt in point.attempts if attempt.pool})
     parts = [
         axes,
@@ -55,6 +58,13 @@ def _scope(snapshot: SweepSnapshot) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def _levels(values: Sequence[str]) -> str:
+    """All of a few; the first of many, and how many more."""
+    if len(values) <= _MOST_LEVELS:
+        return codes(values)
+    return f"{codes(values[:_FIRST_LEVELS])} and {len(values) - _FIRST_LEVELS:,} more"
+
+
 def _clock(snapshot: SweepSnapshot) -> str:
     start, end = snapshot.created_at, snapshot.finished_at
     if start is None:
@@ -64,5 +74,5 @@ def _clock(snapshot: SweepSnapshot) -> str:
         parts = [f"{stamp(start)} / {stamp(end)}", duration(end - start)]
     if snapshot.gpu_hours is not None:
         limit = f" of {snapshot.gpu_hours_limit:g}" if snapshot.gpu_hours_limit is not None else ""
-        parts.append(f"{snapshot.gpu_hours:.1f}{limit} GPU hours")
+        parts.append(f"{seconds(snapshot.gpu_hours)}{limit} GPU hours")
     return ", ".join(parts)

@@ -28,6 +28,8 @@ def by_level(snapshot: SweepSnapshot) -> list[Column]:
         if len(levels := axis_values(snapshot, axis)) <= MOST_LEVELS
         for level in levels
     ]
+    if not rows:
+        return []
     groups = [points for _, _, points in rows]
     return [
         Column("Axis", [code(axis) for axis, _, _ in rows]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.markdown import code, one_line, text
+from reports.markdown import code, literal, one_line, text
 from reports.numbers import plural
 from reports.sections.anomaly_words import WORDS
 from reports.sections.git import SHORT_HASH
@@ -43,7 +43,7 @@ def _failure(points: list[PointSnapshot], total: int) -> str:
     words = f"**{jobs(points, total)} {text(first.state)}**"
     tries = f" after {plural(len(first.attempts), 'attempt')}" if first.attempts else ""
     why = [code(first.verdict)] if first.verdict else []
-    why += [text(first.reason)] if first.reason else []
+    why += [literal(first.reason)] if first.reason else []
     evidence = [code(one_line(line)) for line in first.evidence[:_MOST_EVIDENCE]]
     return words + tries + (f": {', '.join(why)}" if why else "") + (f" — {'; '.join(evidence)}" if evidence else "")
 
@@ -61,7 +61,7 @@ def _anomaly(snapshot: SweepSnapshot, found: str) -> str:
     below = lines if len(lines) > 1 else []
     words = WORDS.get(found)
     if words:
-        below += [f"Cause: {words.cause}.", f"Done: {words.done}{_moves(snapshot, found)}."]
+        below += [f"Usual cause: {words.cause}.", f"Done: {words.done}{_moves(snapshot, found)}."]
     said = f" {lines[0]}" if len(lines) == 1 else ""
     return f"**{code(found)}**{said}" + "".join(f"\n  - {line}" for line in below)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from reports import metrics
 from reports.excerpt import Excerpt, Group, excerpt
-from reports.markdown import Column, code, codes, text
+from reports.markdown import Column, code, codes, literal, text
 from reports.numbers import count, seconds, statistics
 from reports.sections.levels import by_level
 from reports.sections.memory import UNRELIABLE, footnote, memory_columns
@@ -74,7 +74,7 @@ def status(point: PointSnapshot) -> str:
     words = text(point.state.capitalize())
     if point.state != "succeeded":
         why = [code(point.verdict)] if point.verdict else []
-        why += [text(_shortened(point.reason))] if point.reason else []
+        why += [literal(_shortened(point.reason))] if point.reason else []
         words += f": {', '.join(why)}" if why else ""
     codes_shown = [found for found, _ in point.anomalies if found != UNRELIABLE]
     return words + (f" ({codes(dict.fromkeys(codes_shown))})" if codes_shown else "")

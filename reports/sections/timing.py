@@ -21,7 +21,6 @@ SIDE_BY_SIDE = 4
 
 INSIDE_POP_ROWS = ("grad_staging", "hessian_solve", "token_scoring", "score_aggregation")
 OTHER = "other of pop_rows"
-POP_ROWS, UPDATE_ACTOR = "`pop_rows` % of `update_actor`", "`update_actor` % of `step`"
 SOLVE = "`hessian_solve` % of `pop_rows`"
 JOB, OUTSIDE = "Job (s)", "Outside its steps (s)"
 
@@ -45,7 +44,7 @@ def _point_a_row(snapshot: SweepSnapshot, points: Sequence[PointSnapshot], step:
         Column(f"{code(name)} (s)", _cells(points, figure, seconds), numeric=True)
         for name, figure in [*_phases(step), *_further(points, step)]
     ]
-    shares = [Column(title, _shares(points, *pair), numeric=True) for title, pair in _shares_of(step).items()]
+    shares = [Column(title, _shares(points, *pair), numeric=True) for title, pair in _shares_of(points, step).items()]
     whole = [
         Column(JOB, _cells(points, job_seconds, seconds), numeric=True),
         Column(OUTSIDE, _cells(points, outside_steps, seconds), numeric=True),
@@ -59,7 +58,7 @@ def _phase_a_row(snapshot: SweepSnapshot, points: Sequence[PointSnapshot], step:
             (f"{code(name)} (s)", _cells(points, figure, milliseconds))
             for name, figure in [*_phases(step), *_further(points, step)]
         ),
-        *((title, _shares(points, *pair)) for title, pair in _shares_of(step).items()),
+        *((title, _shares(points, *pair)) for title, pair in _shares_of(points, step).items()),
         (JOB, _cells(points, job_seconds, milliseconds)),
         (OUTSIDE, _cells(points, outside_steps, milliseconds)),
     ]
@@ -81,8 +80,13 @@ def _shares_of_one(point: PointSnapshot, step: int, titles: Sequence[str]) -> li
     """What each phase is of the two that hold others."""
     figures = {f"`{name}` (s)": figure(point) for name, figure in _phases(step)}
     inside = {f"`{name}` (s)" for name in (*INSIDE_POP_ROWS, OTHER, "pop_rows")}
-    outside = {"`step` (s)", "`gen` (s)"}
-    within = {"pop_rows": inside, "update_actor": figures.keys() - outside - inside | {"`pop_rows` (s)"}}
+    passes = (
+        set() if metrics.is_beside([point], step) else {"`pop_rows` (s)", "`forward_1` (s)", "`logprob_backward` (s)"}
+    )
+    within = {
+        "pop_rows": inside,
+        "update_actor": {"`forward_2` (s)", "`loss_backward` (s)", "`update_actor` (s)"} | passes,
+    }
     return [
         Column(
             f"% of `{whole}`",
@@ -100,6 +104,8 @@ def _phases(step: int) -> list[tuple[str, Figure]]:
     for name, names in metrics.PHASES:
         if name == "pop_rows":
             found.append((OTHER, lambda point: _rest_of_pop_rows(point, step)))
+        if name == "step":
+            found.append(("influence", _timed(metrics.TRACE, step)))
         found.append((name, _timed(names, step)))
     return found
 
@@ -122,12 +128,18 @@ def _rest_of_pop_rows(point: PointSnapshot, step: int) -> float | None:
     return rest if rest > 0 else None
 
 
-def _shares_of(step: int) -> dict[str, tuple[Figure, Figure]]:
+def _shares_of(points: Sequence[PointSnapshot], step: int) -> dict[str, tuple[Figure, Figure]]:
+    """The update is meant with the trace, which our trainer states beside it."""
     figures = dict(_phases(step))
+    update = code(metrics.label("update_actor", points, step))
+
+    def update_seconds(point: PointSnapshot) -> float | None:
+        return metrics.seconds(point, "update_actor", step)
+
     return {
         SOLVE: (figures["hessian_solve"], figures["pop_rows"]),
-        POP_ROWS: (figures["pop_rows"], figures["update_actor"]),
-        UPDATE_ACTOR: (figures["update_actor"], figures["step"]),
+        f"`pop_rows` % of {update}": (figures["pop_rows"], update_seconds),
+        f"{update} % of `step`": (update_seconds, figures["step"]),
     }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reports import metrics
-from reports.markdown import code, codes, text
+from reports.markdown import code, codes, literal
 from reports.numbers import count, milliseconds, plural, statistics
 from reports.sections.places import attempt_place, metric_places, npz_places
 from reports.sections.points import jobs, tried
@@ -64,7 +64,7 @@ def _succeeded(snapshot: SweepSnapshot) -> Check | None:
     if not points:
         return None
     bad = [point for point in points if point.state != "succeeded"]
-    title = f"All {plural(len(points), 'job')} succeeded"
+    title = f"All {len(points):,} jobs succeeded" if len(points) > 1 else "The job succeeded"
     if bad:
         return Check(title, _problems(bad, lambda p: " ".join(part for part in (p.state, p.verdict) if part)), False)
     return Check(title, f"verdict `completed` from every deciding attempt's folder{_in(attempt_place(points))}", True)
@@ -82,7 +82,7 @@ def _recovered(ran: Sequence[PointSnapshot]) -> Check | None:
 def _lineage(point: PointSnapshot) -> str:
     first = next(attempt for attempt in point.attempts if attempt.verdict in _OUT_OF_MEMORY)
     seen = next((line for line in first.evidence if ".log:" in line), None)
-    where = f" ({first.folder}/{seen})" if seen and first.folder else ""
+    where = f"; {first.folder}/{seen}" if seen and first.folder else ""
     last = point.attempts[-1]
     then = f"{last.verdict or last.state}{f' on {last.pool}' if last.pool else ''}"
     return f"{first.verdict}{f' on {first.pool}' if first.pool else ''}, then {then}{where}"
@@ -158,9 +158,12 @@ def _no_cuda_errors(ran: Sequence[PointSnapshot]) -> Check | None:
     valid = sum(file.valid for point in ran for file in point.npz)
     retried = any(len(p.attempts) > 1 for p in ran)
     lines = sum(point.log_lines for point in ran)
-    parts = [f"{'logs of the deciding attempts' if retried else 'logs'} clean"]
+    whose = "logs of the deciding attempts" if retried else "logs"
+    parts = [f"no CUDA error in the {whose}" if any(point.errors for point in ran) else f"{whose} clean"]
     parts[0] += f" ({plural(lines, 'line')}{_in(attempt_place(ran, records.CONSOLE))})" if lines else ""
-    parts += ["metrics finite"] if any(point.metrics for point in ran) else []
+    figures = [value for point in ran for values in point.metrics.values() for value in values.values()]
+    finite = "metrics finite" if all(map(math.isfinite, figures)) else "metrics of the actor and the trace finite"
+    parts += [finite] if figures else []
     parts += [f"{count(valid)} valid NPZ positions, 0 NaN"] if valid else []
     for where, moved in ((", on a smaller pool", True), (", in an earlier attempt", False)):
         recovered = [point for point in ran if _out_of_memory_elsewhere(point) is moved]
@@ -193,7 +196,7 @@ def _distribution(ran: Sequence[PointSnapshot]) -> Check | None:
     files = [(p, f) for p in ran for f in p.npz if f.error is None and f.mean is not None and f.std is not None]
     if not files:
         return None
-    off = [(p, f) for p, f in files if not (f.std or 0) > 0 or abs(f.mean or 0) > CENTRED * (f.std or 0)]
+    off = [(p, f) for p, f in files if not _is_contrast(f.mean or 0.0, f.std or 0.0)]
     title = "Score distribution sane"
     if off:
         said = {p.id: f"{f.file}: mean {f.mean:.3g}, std {f.std:.3g}" for p, f in reversed(off)}
@@ -202,6 +205,10 @@ def _distribution(ran: Sequence[PointSnapshot]) -> Check | None:
     furthest = max(abs(f.mean or 0) / (f.std or 1) for _, f in files)
     spread = f"std {low}" if low == high else f"stds {low} to {high}"
     return Check(title, f"{spread}; means within {furthest:.2g} std of 0{_in(npz_places(ran))}", True)
+
+
+def _is_contrast(mean: float, std: float) -> bool:
+    return 0 < std < math.inf and abs(mean) <= CENTRED * std
 
 
 def _npz_intact(snapshot: SweepSnapshot, ran: Sequence[PointSnapshot]) -> Check | None:
@@ -231,7 +238,7 @@ def _npz_problem(point: PointSnapshot, expected: int) -> str:
 
 def _problems(points: Sequence[PointSnapshot], what: Callable[[PointSnapshot], str]) -> str:
     """`job`: what, for the first few; how many more."""
-    named = [f"{codes([point.name])}: {text(_shortened(what(point)))}" for point in points[:_MOST_PROBLEMS]]
+    named = [f"{codes([point.name])}: {literal(_shortened(what(point)))}" for point in points[:_MOST_PROBLEMS]]
     rest = len(points) - _MOST_PROBLEMS
     return "; ".join(named) + (f"; and {rest} more" if rest > 0 else "")
 

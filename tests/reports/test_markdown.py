@@ -7,8 +7,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from reports.markdown import Column, code, key_values, table, text
+from reports.markdown import Column, code, key_values, literal, one_line, table, text
 from reports.report import render
 from reports.snapshot import (
     AttemptSnapshot,
@@ -159,3 +160,16 @@ def test_empty_columns_and_rows_are_left_out() -> None:
 def test_columns_of_unequal_length_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="zip"):
         table([Column("A", ["1"]), Column("B", ["1", "2"])])
+
+
+def test_what_a_program_wrote_is_neither_emphasis_nor_a_link() -> None:
+    assert literal("a*b* [x](y) `c` <b> | ![z]") == r"a\*b\* \[x\](y) \`c\` \<b\> &#124; \!\[z\]"
+    assert literal("TypeError: __init__ of max_memory") == r"TypeError: \_\_init\_\_ of max_memory"
+
+
+@given(hostile | st.text(st.sampled_from("_*~`[]()!&#;\\|<>a ")))
+def test_a_reader_sees_it_as_it_was_written(words: str) -> None:
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    tokens = parser.parse(table([Column("A", [literal(f"x {words} x")])]))
+    (cell,) = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
+    assert "".join(child.content for child in cell.children or ()) == one_line(f"x {words} x")

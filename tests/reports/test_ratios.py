@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reports.contrasts import Grid
-from reports.ratios import largest, log_ratio, per_replicate, ratios
+from reports.ratios import every_ratio, largest, log_ratio, per_replicate, ratios
 from reports.snapshot import PointSnapshot
 from tests.reports.made import crossed, made_point, made_sweep
 
@@ -85,3 +85,56 @@ def test_a_replicate_counts_once_over_all_settings() -> None:
     logs = per_replicate(grid, found.pairs, log_ratio)
     assert len(found.pairs) == 4
     assert logs == pytest.approx([1.2425, 1.2425], abs=1e-4)  # (log 2 + log 6) / 2
+
+
+def paired(*pairs: tuple[float, float]) -> Grid:
+    """A setting a pair: scope a and b at each."""
+    return Grid.of(
+        made_sweep(
+            [
+                made_point({"scope": scope, "at": at}, {"x/value": one})
+                for at, pair in enumerate(pairs)
+                for scope, one in zip("ab", pair, strict=True)
+            ]
+        )
+    )
+
+
+def test_pairs_that_disagree_about_the_direction_are_no_effect() -> None:
+    (found,) = ratios(paired((10.0, 15.0), (10.0, 9.0)), "scope", value)
+    assert found.mean > 1.1
+    assert largest([found], 1.03) is None
+    (found,) = ratios(paired((10.0, 15.0), (10.0, 11.0)), "scope", value)
+    assert largest([found], 1.03) is found
+
+
+def test_one_pair_of_ten_may_disagree() -> None:
+    (found,) = ratios(paired(*[(10.0, 15.0)] * 9, (10.0, 9.0)), "scope", value)
+    assert largest([found], 1.03) is found
+
+
+def numbers(*values: float) -> Grid:
+    return Grid.of(made_sweep([made_point({"lr": 10.0**-place}, {"x/value": one}) for place, one in enumerate(values)]))
+
+
+def test_what_goes_up_and_down_along_numbers_is_no_effect_unless_replicates_say_so() -> None:
+    assert largest(ratios(numbers(10.0, 12.0, 9.0), "lr", value), 1.03) is None
+    found = largest(ratios(numbers(10.0, 12.0, 12.1), "lr", value), 1.03)
+    assert found is not None
+    assert found.contrast.level == 0.1
+    sure = Grid.of(
+        crossed(
+            {"lr": [1.0, 0.1, 0.01], "seed": list(range(7))},
+            lambda lr, seed: made_point(
+                {"lr": lr}, {"x/value": {1.0: 10, 0.1: 12, 0.01: 9}[lr] + seed / 9}, replicate={"seed": seed}
+            ),
+        )
+    )
+    found = largest(ratios(sure, "lr", value), 1.03)
+    assert found is not None
+    assert found.is_sure
+
+
+def test_every_two_levels_are_compared_where_that_is_asked_for() -> None:
+    every = every_ratio(numbers(100.0, 102.9, 105.8), "lr", value)
+    assert [round(one.mean, 3) for one in every] == [1.029, 1.058, 1.028]

@@ -251,8 +251,9 @@ def test_figures_of_the_evidence_of_each_check_are_the_stored_ones(driven: Rehea
     for check, values in expected.items():
         assert disagreements(figures(rows[check]), values) == [], check
     assert rows.keys() - expected.keys() == {"Out of memory, then recovered", "Code pushed to remote"}
-    for line in re.findall(r"\(([0-9a-f]+/\d+)/(console\.log:\d+: [^)]*)\)", rows["Out of memory, then recovered"]):
-        assert any(line[1] in str(one["facts"]) for job in jobs for one in job.attempts)
+    lines = re.findall(r"; [0-9a-f]+/\d+/(console\.log:\d+: [^;…]*)", rows["Out of memory, then recovered"])
+    assert lines
+    assert all(any(line in str(one["facts"]) for job in jobs for one in job.attempts) for line in lines)
 
 
 def test_figures_of_key_findings_are_the_stored_ones(driven: Rehearsal, report: str) -> None:

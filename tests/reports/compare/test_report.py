@@ -63,7 +63,7 @@ def test_replicates_give_each_difference_its_interval() -> None:
     expected = bootstrap_interval([5.0 + s for s in range(6)])
     assert expected is not None
     assert row["Replicates"] == "6"
-    low, high = row["Interval"].split(" – ")
+    low, high = row["95% interval"].split(" – ")
     assert float(low) == pytest.approx(expected.low, abs=0.051)
     assert float(high) == pytest.approx(expected.high, abs=0.051)
     assert float(row["B − A"]) == pytest.approx(7.5, abs=0.051)

@@ -122,3 +122,55 @@ def test_nothing_is_found_without_times_or_without_a_second_level() -> None:
     beside = made_sweep([made_point({"factor": 64}, COARSE), failed])
     for sweep in (untimed, alone, beside):
         assert cost_of_levels(Grid.of(sweep)) == small_effects(Grid.of(sweep)) == []
+
+
+def test_small_steps_that_add_up_are_not_small() -> None:
+    assert small_effects(factors(f64={"step": 100}, f32={"step": 102.9}, f16={"step": 105.8})) == []
+    (finding,) = small_effects(factors(f64={"step": 100}, f32={"step": 101}, f16={"step": 102.5}))
+    assert "(at most 2.5%)" in finding.sentence
+
+
+def over_steps(*steps: tuple[float, float]) -> Grid:
+    """Seconds of scopes a and b in each step."""
+    points = [
+        made_point({"scope": scope}, metrics={n: {"timing_s/step": pair[place]} for n, pair in enumerate(steps, 1)})
+        for place, scope in enumerate("ab")
+    ]
+    return Grid.of(made_sweep(points))
+
+
+def test_what_another_step_does_not_show_is_called_noise() -> None:
+    (finding,) = cost_of_levels(over_steps((64.3, 46.1), (55.1, 77.6)))
+    assert finding.sentence == (
+        "**`a` takes 1.39× the `step` of `b` in step 1, but 0.71× in step 2** (64.3 s against 46.1 s): no difference that "
+        "could be told from noise."
+    )
+
+
+def test_what_every_step_shows_is_an_effect() -> None:
+    (finding,) = cost_of_levels(over_steps((64.3, 46.1), (77.6, 55.1)))
+    assert finding.sentence == "**`a` takes 1.39× the `step` of `b`** (64.3 s against 46.1 s)."
+
+
+def test_a_phase_that_grows_in_one_setting_alone_explains_nothing() -> None:
+    def make(scope: str, at: int) -> PointSnapshot:
+        step, loss = {("a", 0): (100, 45), ("b", 0): (64, 23), ("a", 1): (53, 16), ("b", 1): (46, 17)}[scope, at]
+        return made_point({"scope": scope, "at": at}, {"step": step, "loss_backward": loss})
+
+    found = [f.sentence for f in cost_of_levels(Grid.of(crossed({"scope": ["a", "b"], "at": [0, 1]}, make)))]
+    assert any(
+        "`a` takes" in sentence and "no phase that was timed apart grows with it" in sentence for sentence in found
+    )
+
+
+def test_the_trace_that_is_stated_beside_the_update_is_no_share_of_it() -> None:
+    fine, coarse = ({**times, "trace": times["pop_rows"]} for times in (FINE, COARSE))
+    (finding,) = cost_of_levels(factors(f64=coarse, f32=fine))
+    assert "of the increase of `update_actor`" not in finding.sentence
+    assert "is 65% of the increase of `step` and 96% of the increase of `pop_rows`" in finding.sentence
+
+
+def test_words_have_no_range() -> None:
+    sweep = made_sweep([made_point({"case": case}, {"step": step}) for case, step in (("a", 1), ("b", 2), ("c", 3))])
+    (finding,) = cost_of_levels(Grid.of(sweep))
+    assert "Over all levels" not in finding.sentence

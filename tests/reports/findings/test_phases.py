@@ -46,7 +46,14 @@ def test_the_trace_that_our_trainer_states_apart_is_added_and_said_to_be() -> No
     times = {**TIMED, "update_actor": 150.0, "trace": 80.518}
     grid = Grid.of(made_sweep([made_point({"factor": 256}, times)]))
     assert bottleneck(grid)[0].sentence.endswith("64% of `update_actor` and the trace beside it (150 + 80.5 s).")
-    assert "`pop_rows` is 2.3% of `update_actor`** (3.4 of 150 s)" in share_of_scores(grid)[0].sentence
+    of_both = "`pop_rows` is 1.5% of `update_actor` and the trace beside it** (3.4 of 231 s)"
+    assert of_both in share_of_scores(grid)[0].sentence
+
+
+def test_a_phase_that_is_not_most_of_the_scores_does_not_dominate_them() -> None:
+    times = {"pop_rows": 10.0, "hessian_solve": 4.0, "update_actor": 100.0}
+    (finding,) = share_of_scores(Grid.of(made_sweep([made_point({"factor": 32}, times)])))
+    assert "of its seconds `hessian_solve` 4.0 s (40.0%) take most" in finding.sentence
 
 
 def test_the_scores_may_be_the_bottleneck_themselves() -> None:

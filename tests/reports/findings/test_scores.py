@@ -18,13 +18,13 @@ def stds(*values: float) -> Grid:
 def test_a_spread_that_goes_one_way_is_told_level_by_level() -> None:
     (finding,) = spread_over_numbers(stds(0.088, 0.180, 0.207))
     assert finding.sentence == (
-        "**Score std rises as `factor` falls**: 0.088 at 512, 0.180 at 256, 0.207 at 128: the larger projection keeps more of "
-        "the variance."
+        "**Score std rises as `factor` falls**: 0.088 at 512, 0.180 at 256, 0.207 at 128, as it would if the larger "
+        "projection kept more of the variance; noise would look alike."
     )
     assert finding.evidence[0] == "512/1/influence/step_000001.npz"
     (finding,) = spread_over_numbers(stds(0.3, 0.2, 0.1))
     assert "falls as `factor` falls" in finding.sentence
-    assert "keeps more" not in finding.sentence
+    assert "kept more" not in finding.sentence
 
 
 @pytest.mark.parametrize("values", [(0.1, 0.3, 0.2), (0.1, 0.1, 0.1), (0.1, 0.2)])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from reports.report import render
 from reports.snapshot import SweepSnapshot
-from tests.reports.made import made_point, made_sweep
+from tests.reports.made import crossed, made_point, made_sweep
 
 
 def test_findings_are_numbered_and_each_names_where_its_figures_stand() -> None:
@@ -45,3 +47,16 @@ def test_names_from_a_run_stay_text() -> None:
     drawn = render(made_sweep(points), only={"findings"})
     assert r"`a\|b`" in drawn
     assert "`` <b>`x` ``" in drawn
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(3, True), (6, False)])
+def test_few_replicates_are_said_to_leave_noise(seeds: int, said: bool) -> None:
+    sweep = crossed(
+        {"factor": [64, 32], "seed": list(range(seeds))},
+        lambda factor, seed: made_point({"factor": factor}, {"step": 6_400 / factor + seed}, replicate={"seed": seed}),
+    )
+    drawn = render(sweep, only={"findings"})
+    assert ("With 3 replicates an interval covers 75% at most: a difference may still be noise." in drawn) is said
+    assert ("; bootstrap interval " in drawn) is said
+    assert ("95% interval" in drawn) is not said
+    assert "Every point ran once" not in drawn

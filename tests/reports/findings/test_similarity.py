@@ -24,14 +24,14 @@ def test_what_the_inverse_hessian_brings_out_is_told_as_shares_of_self_dots() ->
     (finding,) = preconditioning(
         grid(
             row("RAW_DOT", "acc-acc", -3.1e-7, 0.023),
-            row("HINV_DOT", "acc-acc", 145.0, 250.0),
+            dataclasses.replace(row("HINV_DOT", "acc-acc", 145.0, 250.0), cosine=0.0023),
             row("HINV_DOT", "acc-rej", 64.0, None),
         )
     )
     assert finding.sentence == (
         "**The inverse Hessian brings out what accepted responses share**: the mean HINV_DOT of acc-acc pairs is 145, 58% of "
-        "the self-dot 250; their RAW_DOT is -3.1e-7, next to nothing of 0.023. Accepted responses are more alike than accepted "
-        "and rejected ones: 145 against 64 (2.3×)."
+        "the self-dot 250; their RAW_DOT is -3.1e-7, next to nothing of 0.023; their mean cosine under it is 0.0023. Accepted "
+        "responses are more alike than accepted and rejected ones: 145 against 64 (2.3×)."
     )
     assert finding.evidence == ("32/1/influence/step_000001.npz",)
 

@@ -18,7 +18,7 @@ from PIL import Image
 from reports.plots.catalogue import PLOTTERS, plots
 from reports.plots.draw import draw
 from reports.plots.plot import Plot, extremes, short
-from reports.plots.section import context, literal
+from reports.plots.section import context
 from reports.plots.style import DPI, images
 from reports.plots.timing import parts
 from reports.report import render
@@ -163,10 +163,6 @@ def _with(point: PointSnapshot, seconds: float, score: float) -> PointSnapshot:
         metrics={step: dict.fromkeys(values, seconds) for step, values in point.metrics.items()},
         npz=(NpzSnapshot("influence/step_000001.npz", 1, None, 16, 10_753, score, abs(score), score, score),),
     )
-
-
-def test_words_are_no_markdown() -> None:
-    assert literal("a*b* [x](y) `c` <b> | ![z]") == r"a\*b\* \[x\](y) \`c\` \<b\> \| \!\[z\]"
 
 
 def test_a_report_needs_no_matplotlib_until_it_draws() -> None:

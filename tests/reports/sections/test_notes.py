@@ -33,7 +33,7 @@ def test_an_anomaly_is_told_with_cause_and_what_was_done() -> None:
     assert notes(flagged("a", "log_truncated", "the log ends in the middle of line 7"), flagged("b", "x", "y")) == (
         "### Notes\n\n"
         "- **`log_truncated`** `a`: the log ends in the middle of line 7\n"
-        "  - Cause: the job or its node died while it wrote.\n"
+        "  - Usual cause: the job or its node died while it wrote.\n"
         "  - Done: judged by what is there.\n"
         "- **`x`** `b`: y\n"
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from reports.report import render
 from reports.snapshot import AttemptSnapshot, GitState, NpzSnapshot, PointSnapshot, SweepSnapshot
 from tests.reports.reading import rows_below
@@ -61,13 +65,36 @@ def test_a_clean_log_says_how_much_was_searched() -> None:
     assert "logs clean (1,234 lines; `a/1/console.log`)" in evidence
 
 
+def test_a_log_with_another_error_is_not_called_clean() -> None:
+    evidence, result = checks(point(log_lines=9, errors=("console.log:7: KeyError: 'a'",)))["No CUDA errors / NaN"]
+    assert evidence.startswith("no CUDA error in the logs (9 lines")
+    assert result == "Pass"
+
+
+def test_metrics_are_called_finite_only_where_all_are() -> None:
+    odd = {**STEP, "critic/correlation": math.nan}
+    assert "; metrics finite" in checks(point())["No CUDA errors / NaN"][0]
+    assert "; metrics of the actor and the trace finite" in checks(point(metrics={1: odd}))["No CUDA errors / NaN"][0]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, math.inf), (math.inf, math.inf), (math.nan, 1.0), (0.0, 0.0)])
+def test_scores_without_a_finite_spread_are_not_sane(mean: float, std: float) -> None:
+    found = checks(point(npz=(NpzSnapshot("influence/s1.npz", 1, mean=mean, std=std),)))
+    assert found["Score distribution sane"][1] == "**Fail**"
+
+
+def test_a_line_of_a_log_is_no_markdown() -> None:
+    bad = point(errors=("console.log:7: CUDA error in __init__ [x](http://example.org)",))
+    assert r"\_\_init\_\_ \[x\](http://example.org)" in checks(bad)["No CUDA errors / NaN"][0]
+
+
 def test_recovery_from_memory_names_the_line_that_ran_out() -> None:
     first = AttemptSnapshot(
         1, "h100", "judged", "gpu_oom", evidence=("steps: 0", "console.log:5: torch.OutOfMemoryError"), folder="a/1"
     )
     found = checks(point(attempts=(first, AttemptSnapshot(2, "h200", verdict="completed"))))
     assert found["Out of memory, then recovered"] == (
-        "`a`: gpu_oom on h100, then completed on h200 (a/1/console.log:5: torch.OutOfMemoryError)",
+        "`a`: gpu_oom on h100, then completed on h200; a/1/console.log:5: torch.OutOfMemoryError",
         "Pass",
     )
 

@@ -116,6 +116,7 @@ def _guess(job: Axes, what: str, about: float) -> Estimate:
 
 def metrics_of(job: Axes, step: int) -> dict[str, float]:
     figures = {name: job.random(f"{name} {step}").uniform(*between) for name, between in RANGES.items()}
+    figures["timing_s/step"] = figures["timing_s/step"] / 10 + 50 * 128 / job.factor  # a course that the findings tell
     whole = {name: float(round(figures[name])) for name in RANGES if name.startswith("influence_trace/")}
     parts = ("grad_staging", "hessian_solve", "token_scoring", "score_aggregation")
     inside = sum(figures[f"timing_s/influence_{part}"] for part in parts)
@@ -150,7 +151,7 @@ def _leave(job: Axes, request: JobRequest, started_at: float, ended_at: float) -
 def _responses(job: Axes, step: int) -> list[ScoredResponse]:
     generator = np.random.default_rng(job.factor * 100 + job.seed * 10 + step + len(job.scope))
     tokens = [int(generator.integers(900, 1_500)) for _ in range(2)]
-    spread = float(generator.uniform(0.05, 0.4))
+    spread = float(generator.uniform(0.05, 0.4)) * (10 if job.scope == "per_prompt" else 1)  # in every pair the wider
     return [
         ScoredResponse(
             np.zeros(n, np.int32), generator.normal(0.01, spread, n), np.ones(n, np.bool_), not row, 1.0, "prompt"

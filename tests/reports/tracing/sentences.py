@@ -40,7 +40,7 @@ def ratio(stored: Stored, said: Said, sentence: str) -> Iterator[tuple[str, list
         yield f"{first} {second}", [figure(pair[0]), figure(pair[1])]
     if more := re.search(r"(\d+) more pairs", sentence):
         yield more[1], [len(pairs) - len(shown)]
-    if interval := re.search(r"95% interval ([\d.]+)× to ([\d.]+)× over (\d+) replicates", sentence):
+    if interval := re.search(r"(?:95%|bootstrap) interval ([\d.]+)× to ([\d.]+)× over (\d+) replicates", sentence):
         yield " ".join(interval.groups()), [means[0], means[-1], len(seeds)]  # of two replicates, they are its ends
     if whole := re.search(r"Over all levels, `\w+` (\w+) takes ([\d.]+)× that of (\w+)", sentence):
         a, b = stored.at(axis, whole[1]), stored.at(axis, whole[3])
@@ -84,6 +84,7 @@ def gradients(stored: Stored, said: Said, _sentence: str) -> Iterator[tuple[str,
     for matrix in ("HINV_DOT", "RAW_DOT"):
         row = rows[matrix, "PER_PROMPT", "acc-acc"]
         yield said[matrix], [row["mean"], 100 * row["mean"] / row["self_dot"], row["self_dot"]]
+    yield said["cosine"], [rows["HINV_DOT", "PER_PROMPT", "acc-acc"]["cosine"]]
 
 
 PATTERNS: dict[str, Rule] = {
@@ -92,10 +93,11 @@ PATTERNS: dict[str, Rule] = {
     r".* as D to the power (?P<dim>[-\d.]+ ± [\d.]+)": power,
     r"\*\*`(?P<job>[\w-]+)` needed the larger pool\*\*.*\((?P<card>[\d.]+) GiB a card\).* (?P<others>\d+) other points "
     r"completed on `(?P<pool>\w+)`": larger_pool,
-    r"\*\*The largest modules are the solve\*\*: (?P<count>\d+ of \d+) modules .* have (?P<share>D = [\d,]+ and \d+%) of.*"
+    r"\*\*The largest modules are most of the solve's arithmetic\*\*: (?P<count>\d+ of \d+) modules .* have "
+    r"(?P<share>D = [\d,]+ and \d+%) of.*"
     r"`hessian_solve` takes (?P<took>[\d.,]+ s, [\d.]+%) of the step at `(?P<job>[\w-]+)`": modules,
     r"\*\*Response gradients\*\*: the mean HINV_DOT of acc-acc pairs is (?P<HINV_DOT>.*); their RAW_DOT is "
-    r"(?P<RAW_DOT>.*?)\. From": gradients,
+    r"(?P<RAW_DOT>.*?); their mean cosine under it is (?P<cosine>[-\d.]+)\. From": gradients,
 }
 
 
