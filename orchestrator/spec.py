@@ -7,7 +7,7 @@ valid key, and all of them are reported at once; nothing is written before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -93,6 +93,14 @@ def _keys_beside(path: KeyPath) -> list[str]:
     """The valid keys of the mapping that holds the last part of `path`."""
     model: Any = SweepSpec
     for key in path[:-1]:
-        model = get_args(model)[0] if isinstance(key, int) else model.model_fields[key].annotation
-        model = next((part for part in get_args(model) if hasattr(part, "model_fields")), model)
-    return list(model.model_fields)
+        fields = getattr(model, "model_fields", {})
+        if key in fields:  # else the place of an item in a list or a mapping, whose model is known already
+            inner = fields[key].annotation
+            model = next((part for part in _parts(inner) if hasattr(part, "model_fields")), inner)
+    return list(getattr(model, "model_fields", ()))
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for part in get_args(annotation):
+        yield from _parts(part)

@@ -54,6 +54,9 @@ def test_a_section_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
         ("{grace: 30s, notice: 20}", "do not fit into grace"),
         ("{preemptibility: sometimes}", "preemptibility"),
         ("{projct: x}", "did you mean `project`?"),
+        ("{mounts: [{pvcc: hunter2, path: /x}]}", "did you mean `pvc`?"),
+        ("{client_id: {fil: hunter2}}", "did you mean `file`?"),
+        ("{environment: {A: {secret: s, kye: hunter2}}}", "did you mean `key`?"),
     ],
 )
 def test_a_mistake_names_its_key_and_never_repeats_a_secret(tmp_path: Path, runai: str, message: str) -> None:
