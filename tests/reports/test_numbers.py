@@ -73,6 +73,7 @@ def test_counts_and_sizes() -> None:
     assert count(math.nan) == "NaN"
     assert gib(143_771 * 1024**2) == "140.4"
     assert gib(0.5 * 1024**3) == "0.50"
+    assert gib(-12.34 * 1024**3) == "-12.3"
     assert percent(1.2, 146) == "0.8%"
     assert percent(1, 0) == ""
 

@@ -60,6 +60,17 @@ def test_the_page_holds_the_same_report(root: Path, capsys: pytest.CaptureFixtur
     assert "Experiment Results" in page.read_text()
 
 
+def test_a_page_that_is_there_never_says_what_an_earlier_report_said(root: Path) -> None:
+    page = root / "sweeps" / "s" / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        page.write_text("of an earlier report")
+        assert main(["report", "s", "--root", str(root)]) == 0
+        assert "Experiment Results" in page.read_text()
+    finally:
+        page.unlink()
+
+
 def test_what_is_printed_is_what_would_be_written(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--root", str(root)]) == 0
     written = Path(capsys.readouterr().out.strip()).read_text()

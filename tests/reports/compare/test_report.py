@@ -77,6 +77,13 @@ def test_the_summary_gives_the_mean_ratio_with_its_interval_over_replicates() ->
     assert row["Mean over replicates"] == "2.000× (2.000× – 2.000×)"
 
 
+def test_the_setting_with_fewest_replicates_says_how_far_intervals_can_be_trusted() -> None:
+    a, b = (sweep(name, lambda f, s: 100 + f + s, seeds=tuple(range(6))) for name in "ab")
+    assert "they cover" not in render(compare(a, b))
+    lacking = dataclasses.replace(b, points=b.points[:9])  # the second factor has three seeds
+    assert "With 3 replicates they cover 75% at most" in render(compare(a, lacking))
+
+
 def test_what_is_not_compared_is_said_with_the_reason() -> None:
     a, b = sweep("a", lambda *_: 1.0, (64, 128, 512)), sweep("b", lambda *_: 1.0, (64, 512, 1024))
     failed = dataclasses.replace(b.points[1], state="failed", verdict="gpu_oom")
