@@ -25,9 +25,14 @@ class Basis:
 
 
 def svd_basis(weight: Tensor) -> Basis:
-    """The basis of a weight [out, in] of any floating dtype, computed in float64."""
-    u, _, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-    return Basis(u, vh)
+    """The basis of a weight [out, in] of any floating dtype, computed in float64.
+
+    Where a singular value is zero its vectors are whatever the machine makes them; those of U are zero here, so that nothing is
+    measured or changed along them.
+    """
+    u, s, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    rounding = s[0] * max(weight.shape) * torch.finfo(s.dtype).eps
+    return Basis(u * (s > rounding), vh)
 
 
 def coordinates(gradient: Tensor, basis: Basis) -> Tensor:
@@ -49,7 +54,7 @@ def orthonormal(v: Tensor) -> Tensor:
     rows = v.double()
     gram = rows @ rows.T + torch.diag((rows.norm(dim=1) == 0).double())
     if bool((gram - torch.eye(len(rows)).to(gram)).abs().gt(0.05).any()):
-        raise ValueError(f"directions are not orthonormal: the products of their rows are\n{gram}")
+        raise ValueError(f"directions are not orthonormal: the products of their rows are {gram.tolist()}")
     return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), rows, upper=False)
 
 
@@ -65,14 +70,16 @@ def expanded(v: Tensor, basis: Basis) -> Tensor:
 def linear_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
     """By name, every `nn.Linear` whose dotted name contains one of `targets`.
 
+    Of modules that share a weight the first alone: what is to be taken out of that weight is to be taken out once.
+
     Raises:
         ValueError: there is none.
     """
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(target in name for target in targets)
-    }
+    found, seen = {}, set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and any(target in name for target in targets) and module.weight not in seen:
+            found[name] = module
+            seen.add(module.weight)
     if not found:
         raise ValueError(f"no linear module's name contains one of {', '.join(targets)}")
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainer_ext.vhack import file
-from trainer_ext.vhack.basis import expanded, linear_modules, svd_basis
+from trainer_ext.vhack.basis import basis_hash, expanded, linear_modules, svd_basis, weight_digest
 from trainer_ext.vhack.extract import extract
 from trainer_ext.vhack.pairs import generated_pairs, read_pairs, tokenised
 
@@ -56,26 +56,46 @@ def deploy(base: str, trained: str, routed: Path, out: Path) -> None:
     """Write the trained model without what mode route set aside: W - D^T a.
 
     Raises:
-        ValueError: the folder exists already, or the state is of another model.
+        ValueError: the folder exists already, or the state is of another model or unreadable.
         OSError: a model or the state cannot be read.
     """
     if out.exists():
         raise ValueError(f"{out} exists already")
-    state: dict[str, Any] = torch.load(routed, map_location="cpu", weights_only=True)
-    if "routed" not in state:
-        raise ValueError(f"{routed}: nothing was routed; only vhack.mode=route sets anything aside")
+    state = _routed_state(routed)
     set_aside: torch.Tensor = state["routed"]["amounts"]
     start, _ = _loaded(base, DTYPES[state["dtype"]])
+    started = {name: module for name, module in start.named_modules() if name in state["modules"]}
+    if basis_hash({name: weight_digest(module.weight) for name, module in started.items()}) != state["basis"]:
+        raise ValueError(
+            f"{base}: training did not begin with these weights; --base is the model that the job was given"
+        )
     model, tokenizer = _loaded(trained, DTYPES[state["dtype"]])
     amounts = set_aside.split([len(v) for v in state["directions"].values()])
-    names = tuple(state["directions"])
-    origin, weights = linear_modules(start, names), linear_modules(model, names)
-    if missing := [name for name in names if name not in weights or name not in origin]:
-        raise ValueError(f"{routed}: the models have no {', '.join(missing[:3])}")
+    weights = linear_modules(model, tuple(state["directions"]))
+    if missing := [name for name in state["directions"] if name not in weights]:
+        raise ValueError(f"{trained}: has no {', '.join(missing[:3])}")
     with torch.no_grad():
         for (name, v), amount in zip(state["directions"].items(), amounts, strict=True):
-            changes = expanded(v, svd_basis(origin[name].weight))
+            changes = expanded(v, svd_basis(started[name].weight))
             weights[name].weight -= torch.einsum("k,koi->oi", amount.double(), changes).to(weights[name].weight)
+    _write_model(model, tokenizer, out)
+    _say(f"{out}: {trained} without what was routed along {set_aside.numel()} directions")
+
+
+def _routed_state(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # the unpickler raises whatever a wrong byte leads it to
+        raise ValueError(f"{path}: not a vhack_state.pt of a checkpoint") from None
+    if "routed" not in state:
+        raise ValueError(f"{path}: nothing was routed; only vhack.mode=route sets anything aside")
+    return state
+
+
+def _write_model(model: Any, tokenizer: Any, out: Path) -> None:
+    """A folder that is whole or not there."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -86,7 +106,6 @@ def deploy(base: str, trained: str, routed: Path, out: Path) -> None:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    _say(f"{out}: {trained} without what was routed along {set_aside.numel()} directions")
 
 
 def _loaded(model: str, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -48,25 +48,30 @@ class VhackConfig:
         for name in ("mode", "form", "train"):
             known, value = get_args(hints[name]), getattr(self, name)
             if value not in known:
-                raise ValueError(f"{name}: must be one of {', '.join(known)}, got {value!r}")
+                raise ValueError(f"vhack.{name}: must be one of {', '.join(known)}, got {value!r}")
         if not isinstance(self.file, str) or not self.file:
             raise ValueError(
-                "file: names no file of directions; write one with `python -m trainer_ext.vhack extract`, or choose "
+                "vhack.file: names no file of directions; write one with `python -m trainer_ext.vhack extract`, or choose "
                 "vhack=generated"
             )
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"k: must be a whole number of 1 or more, got {self.k!r}")
+            raise ValueError(f"vhack.k: must be a whole number of 1 or more, got {self.k!r}")
         if not isinstance(self.preserve_magnitude, bool):
-            raise ValueError(f"preserve_magnitude: must be true or false, got {self.preserve_magnitude!r}")
+            raise ValueError(f"vhack.preserve_magnitude: must be true or false, got {self.preserve_magnitude!r}")
         for name in ("drop_bottom_frac", "overshoot"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{name}: must be a number, got {value!r}")
-        check_fraction(self.drop_bottom_frac)
+                raise ValueError(f"vhack.{name}: must be a number, got {value!r}")
+        try:
+            check_fraction(self.drop_bottom_frac)
+        except ValueError as error:
+            raise ValueError(f"vhack.{error}") from None
         if self.overshoot < 0:
-            raise ValueError(f"overshoot: must be 0 or more, got {self.overshoot}")
+            raise ValueError(f"vhack.overshoot: must be 0 or more, got {self.overshoot}")
         if self.mode == "route" and self.preserve_magnitude:
-            raise ValueError("preserve_magnitude: not with mode route, where nothing is lost that could be made up for")
+            raise ValueError(
+                "vhack.preserve_magnitude: not with mode route, where nothing is lost that could be made up for"
+            )
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:

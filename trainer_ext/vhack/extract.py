@@ -110,5 +110,6 @@ def _gradients(
         loss = mean_nll(model(input_ids=tokens[None]).logits[0], tokens, len(prompt))
         if not bool(loss.isfinite()):
             raise ValueError(f"pair {number + 1}: the negative log-likelihood is {loss.item()}")
-        found = torch.autograd.grad(loss, list(weights.values()))
+        # a module that the tokens do not reach, such as an expert that none is routed to, has no part in the loss: zero
+        found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(weights, found, strict=True))

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainer_ext.vhack.basis import orthonormal
 from trainer_ext.vhack.extract import Extracted
 from trainer_ext.vhack.noise_floor import check_fraction, noise_floor
 
@@ -148,7 +149,7 @@ def load(path: Path, model: ModelIdentity, k_use: int, drop_bottom_frac: float =
 
     Raises:
         WrongFile: a file of another model, dtype, SVD basis or schema; with fewer than `k_use` directions; with modules that
-            the model lacks, or without some that it has.
+            the model lacks, or without some that it has; with directions that are not orthonormal, or not in order.
         ValueError: k_use below 1, or drop_bottom_frac outside [0, 1).
     """
     check_fraction(drop_bottom_frac)
@@ -164,6 +165,7 @@ def load(path: Path, model: ModelIdentity, k_use: int, drop_bottom_frac: float =
             f"{path}: k={k_use}, but the file holds {saved} directions a module. Extract again with --k {k_use}"
         )
     v = {name: rows[:k_use].contiguous() for name, rows in contents.v.items()}
+    _check_directions(path, v)
     threshold, keep = noise_floor({name: contents.s[name][:k_use] for name in v}, drop_bottom_frac)
     kept = {name: rows[keep[name]].contiguous() for name, rows in v.items() if bool(keep[name].any())}
     axes = sum(len(rows) for rows in v.values())
@@ -203,6 +205,8 @@ def _check_shapes(path: Path, v: Mapping[str, Tensor], s: Mapping[str, Tensor]) 
                 f"{path}: {name}: directions of shape {tuple(rows.shape)} with singular values of shape "
                 f"{tuple(s[name].shape)}, expected [k, r] and [k]"
             )
+        if bool((s[name].diff() > 0).any()):
+            raise WrongFile(f"{path}: {name}: singular values do not descend, so that no first k are the strongest")
         if not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(s[name]).all()):
             raise WrongFile(f"{path}: {name}: directions or singular values are not finite")
 
@@ -238,6 +242,14 @@ def _check_modules(path: Path, contents: _Contents, model: ModelIdentity) -> Non
             raise WrongFile(
                 f"{path}: {name}: directions of {rows.shape[1]} numbers, but its weight has rank {model.ranks[name]}"
             )
+
+
+def _check_directions(path: Path, v: Mapping[str, Tensor]) -> None:
+    for name, rows in v.items():
+        try:
+            orthonormal(rows)
+        except ValueError as error:
+            raise WrongFile(f"{path}: {name}: {error}") from None
 
 
 def _named(names: list[str], most: int = 3) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -16,11 +17,12 @@ from torch import Tensor
 def quantile(values: Tensor, fraction: float) -> float:
     """Linearly interpolated quantile, as `numpy.quantile` has it.
 
-    `torch.quantile` refuses more than 2^24 values; this takes any number, by selection and not by sorting.
+    `torch.quantile` refuses more than 2^24 values; this takes any number, by selection and not by sorting. Where the place is a
+    whole number the answer is the value there: NumPy, for which 0.55 * 100 is 55.00000000000001, may give one just above it.
 
     Args:
         values: floating point [n], n > 0.
-        fraction: in [0, 1].
+        fraction: in [0, 1], taken as the decimal number that it is written as.
 
     Raises:
         ValueError: no values, NaN among them, or a fraction outside [0, 1].
@@ -32,13 +34,13 @@ def quantile(values: Tensor, fraction: float) -> float:
     flat = values.flatten()
     if bool(flat.isnan().any()):
         raise ValueError("quantile: NaN among the values")
-    place = fraction * (flat.numel() - 1)
+    place = Fraction(repr(float(fraction))) * (flat.numel() - 1)
     below = math.floor(place)
     lower = float(torch.kthvalue(flat, below + 1).values)
     if place == below:
         return lower
     upper = float(torch.kthvalue(flat, below + 2).values)
-    return lower + (place - below) * (upper - lower)
+    return lower + float(place - below) * (upper - lower)
 
 
 def check_fraction(drop_bottom_frac: float) -> None:
@@ -68,5 +70,6 @@ def noise_floor(singular: Mapping[str, Tensor], drop_bottom_frac: float) -> tupl
     check_fraction(drop_bottom_frac)
     if drop_bottom_frac == 0 or not singular:
         return None, {name: torch.ones_like(s, dtype=torch.bool) for name, s in singular.items()}
-    threshold = quantile(torch.cat([s.flatten().float() for s in singular.values()]), drop_bottom_frac)
+    values = torch.cat([s.flatten().to(torch.promote_types(s.dtype, torch.float32)) for s in singular.values()])
+    threshold = quantile(values, drop_bottom_frac)
     return threshold, {name: s.double() >= threshold for name, s in singular.items()}

@@ -134,7 +134,7 @@ def take_out(
     """Change vectors in place, to `scale * (g - D^T taken)`, and measure what came of it.
 
     Args:
-        vectors: contiguous local shards by module; one may be missing, or None.
+        vectors: local shards by module; one may be missing, or None.
         taken: [axes].
         scale: [modules], or None: 1.
         measured: what to measure after the change, where that is not the vectors themselves.
@@ -148,22 +148,22 @@ def take_out(
     for number, ((name, axes), part) in enumerate(zip(directions.by_module.items(), parts, strict=True)):
         vector = vectors.get(name)
         if vector is not None:
-            _subtract(vector.view(-1), axes, part.to(axes.dtype), once=measured is not None)
+            _subtract(vector, axes, part.to(axes.dtype), once=measured is not None)
             if scale is not None:
                 vector.mul_(scale[number].to(vector.dtype))
         found.append(_local(axes, (vectors if measured is None else measured).get(name)))
     return _summed(found, directions, reduce)
 
 
-def _subtract(flat: Tensor, axes: Tensor, part: Tensor, *, once: bool) -> None:
-    """In place `flat - axes^T part`; with `once`, rounded to the size of `flat` once and not after each direction.
+def _subtract(vector: Tensor, axes: Tensor, part: Tensor, *, once: bool) -> None:
+    """In place `vector - axes^T part`; with `once`, rounded to the size of `vector` once and not after each direction.
 
-    That counts where `flat` is a weight, a thousand times as large as the step that is to be exact; it takes longer.
+    That counts where `vector` is a weight, a thousand times as large as the step that is to be exact; it takes longer.
     """
-    if once or flat.dtype != axes.dtype:
-        flat.sub_(torch.mv(axes.T, part).to(flat.dtype))
+    if once or vector.dtype != axes.dtype or not vector.is_contiguous():
+        vector.sub_(torch.mv(axes.T, part).view(vector.shape).to(vector.dtype))
     else:
-        flat.addmv_(axes.T, part, alpha=-1)
+        vector.view(-1).addmv_(axes.T, part, alpha=-1)
 
 
 def shares(before: Components, after: Components, owner: Tensor) -> Shares:

@@ -106,12 +106,14 @@ class Projector:
         """
         if self._config.form == "gradient":
             return self._gradient_step(plain, group)
+        start = time.perf_counter()
         for name, weight in self._weights.items():
             if name not in self._before:
                 self._before[name] = torch.empty_like(local(weight))
             self._before[name].copy_(local(weight))
+        copied = time.perf_counter() - start
         answer = plain()
-        self._project_update()
+        self._project_update(copied)
         return answer
 
     def take_metrics(self) -> dict[str, float]:
@@ -128,15 +130,18 @@ class Projector:
         before = components(gradients, self._directions, self._reduce)
         taken = removed(before.c, self._config.mode, self._config.overshoot)
         after = before if self._measures else self._taken_out(gradients, taken, self._scale(before, taken))
-        self._keep(before, after, start)
+        found = shares(before, after, self._directions.owner)
+        seconds = time.perf_counter() - start
         answer = plain()
+        start = time.perf_counter()
         if self.routed is not None:
             change = self.routed.follow_gradient(taken, group)
             take_out({name: local(weight.data) for name, weight in self._weights.items()}, self._directions, -change)
+        self._seen.append((found, seconds + time.perf_counter() - start))
         return answer
 
-    def _project_update(self) -> None:
-        """Project the way from `_before` to the weights as they are now."""
+    def _project_update(self, copied: float) -> None:
+        """Project the way from `_before`, which took `copied` seconds to write down, to the weights as they are now."""
         start = time.perf_counter()
         now = {name: local(weight.data) for name, weight in self._weights.items()}
         way = _Differences(self._before, now)  # against the step, as a gradient points
@@ -153,7 +158,8 @@ class Projector:
                 torch.sub(self._before[name], steps[name], out=weight)
         elif not self._measures:  # straight from the weights: where nothing is taken out they stay as they are
             after = self._taken_out(now, -taken, None, way)
-        self._keep(before, after, start)
+        found = shares(before, after, self._directions.owner)
+        self._seen.append((found, copied + time.perf_counter() - start))
 
     @property
     def _measures(self) -> bool:
@@ -170,7 +176,3 @@ class Projector:
         measured: Mapping[str, Tensor] | None = None,
     ) -> Components:
         return take_out(vectors, self._directions, taken, scale, measured, self._reduce)
-
-    def _keep(self, before: Components, after: Components, start: float) -> None:
-        found = shares(before, after, self._directions.owner)
-        self._seen.append((found, time.perf_counter() - start))

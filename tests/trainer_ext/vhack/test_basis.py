@@ -65,6 +65,22 @@ def test_the_hash_tells_weights_apart_and_not_the_order_of_modules() -> None:
     assert weight_digest(WEIGHT.bfloat16()) == weight_digest(WEIGHT.bfloat16())
 
 
+def test_vectors_of_a_singular_value_of_zero_take_no_part() -> None:
+    thin = torch.outer(torch.arange(1.0, 8), torch.arange(1.0, 6))
+    basis, gradient = svd_basis(thin), torch.ones(7, 5, dtype=torch.float64)
+    assert int((basis.u.norm(dim=0) > 0).sum()) == 1
+    assert (coordinates(gradient, basis)[1:] == 0).all()
+    assert not svd_basis(torch.zeros(3, 4)).u.any()
+
+
+def test_of_modules_that_share_a_weight_one_takes_part() -> None:
+    model = SmallModel()
+    model.add_module("tied_proj", model.up_proj)
+    model.add_module("shared_proj", torch.nn.Linear(8, 16, bias=False))
+    model.shared_proj.weight = model.up_proj.weight
+    assert list(linear_modules(model, ("proj",))) == ["up_proj", "down_proj"]
+
+
 def test_modules_take_part_by_a_part_of_their_name() -> None:
     assert list(linear_modules(SmallModel(), ("proj",))) == ["up_proj", "down_proj"]
     with pytest.raises(ValueError, match="no linear module's name contains one of nowhere"):

@@ -83,7 +83,9 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_two(
     assert error.count("\n") == 1
 
 
-def test_deploy_takes_what_was_routed_out_of_the_trained_model(directions: Path, model: Path, tmp_path: Path) -> None:
+def test_deploy_takes_what_was_routed_out_of_the_trained_model(
+    directions: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoModelForCausalLM
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
@@ -99,7 +101,9 @@ def test_deploy_takes_what_was_routed_out_of_the_trained_model(directions: Path,
     loaded.save_pretrained(tmp_path / "trained")
     tiny_qwen2.make_tokenizer().save_pretrained(tmp_path / "trained")
     assert projector.routed is not None
+    written = as_written(directions)
     state = {"routed": projector.routed.state_dict(), "directions": v, "dtype": "float32"}
+    state |= {"basis": written.basis, "modules": list(written.ranks)}
     torch.save(state, tmp_path / "vhack_state.pt")
     words = ["deploy", "--base", str(model), "--model", str(tmp_path / "trained")]
     words += ["--routed", str(tmp_path / "vhack_state.pt"), "--out", str(tmp_path / "clean")]
@@ -110,6 +114,12 @@ def test_deploy_takes_what_was_routed_out_of_the_trained_model(directions: Path,
         assert (float((weight - start[name]).norm()) > 0.01) == moved
         assert torch.allclose(clean[name].weight, start[name], atol=1e-5)
     assert main(words) == 2, "the folder exists by now"
+    words[2], words[-1] = str(tmp_path / "trained"), str(tmp_path / "other")
+    assert main(words) == 2
+    assert "training did not begin with these weights" in capsys.readouterr().err
+    (tmp_path / "vhack_state.pt").write_text("text")
+    assert main(words) == 2
+    assert "not a vhack_state.pt of a checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "message"), [

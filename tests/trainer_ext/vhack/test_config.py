@@ -10,19 +10,19 @@ from trainer_ext.vhack import VhackConfig
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    ({"mode": "twosided"}, "mode: must be one of one_sided, no_gate, reverse, route, measure, got 'twosided'"),
-    ({"form": "grad"}, "form: must be one of gradient, update, got 'grad'"),
-    ({"train": "bias"}, "train: must be one of weights, singular_values, got 'bias'"),
-    ({"file": ""}, "file: names no file of directions"),
-    ({"file": None}, "file: names no file of directions"),
-    ({"k": 0}, "k: must be a whole number of 1 or more, got 0"),
-    ({"k": True}, "k: must be a whole number"),
-    ({"drop_bottom_frac": 1.0}, "drop_bottom_frac: must be at least 0"),
-    ({"drop_bottom_frac": "half"}, "drop_bottom_frac: must be a number"),
-    ({"overshoot": -1}, "overshoot: must be 0 or more"),
-    ({"overshoot": float("nan")}, "overshoot: must be a number"),
-    ({"preserve_magnitude": 1}, "preserve_magnitude: must be true or false"),
-    ({"mode": "route", "preserve_magnitude": True}, "preserve_magnitude: not with mode route"),
+    ({"mode": "twosided"}, "vhack.mode: must be one of one_sided, no_gate, reverse, route, measure, got 'twosided'"),
+    ({"form": "grad"}, "vhack.form: must be one of gradient, update, got 'grad'"),
+    ({"train": "bias"}, "vhack.train: must be one of weights, singular_values, got 'bias'"),
+    ({"file": ""}, "vhack.file: names no file of directions"),
+    ({"file": None}, "vhack.file: names no file of directions"),
+    ({"k": 0}, "vhack.k: must be a whole number of 1 or more, got 0"),
+    ({"k": True}, "vhack.k: must be a whole number"),
+    ({"drop_bottom_frac": 1.0}, "vhack.drop_bottom_frac: must be at least 0"),
+    ({"drop_bottom_frac": "half"}, "vhack.drop_bottom_frac: must be a number"),
+    ({"overshoot": -1}, "vhack.overshoot: must be 0 or more"),
+    ({"overshoot": float("nan")}, "vhack.overshoot: must be a number"),
+    ({"preserve_magnitude": 1}, "vhack.preserve_magnitude: must be true or false"),
+    ({"mode": "route", "preserve_magnitude": True}, "vhack.preserve_magnitude: not with mode route"),
     ({"drop_bottom": 0.5}, "vhack.drop_bottom: no such setting; did you mean drop_bottom_frac"),
 ])  # fmt: skip
 def test_refuses_by_name(values: dict[str, Any], message: str) -> None:

@@ -89,6 +89,33 @@ def test_an_even_vote_goes_to_the_side_of_the_mean() -> None:
     assert directions(torch.tensor([[-3.0, 0.0], [1.0, 0.0]]), 1)[0][0, 0] < 0
 
 
+def test_pairs_with_nothing_along_a_direction_do_not_vote_on_it() -> None:
+    """Each pair along a line of its own: what the others have there is rounding, of either sign."""
+    for seed in range(10):
+        lines = torch.linalg.qr(torch.randn(9, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))[
+            0
+        ]
+        v, s = directions(torch.tensor([4.0, 3.0, 2.0, 1.5, 1.0]).double()[:, None] * lines[:5], 5)
+        assert torch.allclose(v.double(), lines[:5], atol=1e-6), "each as its pair, not turned round"
+        assert s.tolist() == pytest.approx([4.0, 3.0, 2.0, 1.5, 1.0])
+
+
+def test_axes_that_no_pair_spans_are_zero() -> None:
+    same = torch.randn(1, 9, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    v, s = directions(same, 3)
+    assert v.norm(dim=1).tolist() == [pytest.approx(1), 0, 0]
+    assert s.tolist() == [pytest.approx(2 * float(same[0].norm())), 0, 0]
+    assert not directions(torch.zeros(3, 9), 2)[0].any(), "pairs that do not differ"
+
+
+def test_a_module_that_the_tokens_do_not_reach_has_no_direction() -> None:
+    model = SmallModel()
+    model.add_module("idle_proj", torch.nn.Linear(8, 8, bias=False))
+    found = extract(model, token_pairs(2), 2, targets=TARGETS)
+    assert not found.v["idle_proj"].any()
+    assert found.v["up_proj"].norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
+
+
 def test_tau_axis_makes_weak_axes_zero() -> None:
     differences = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
     v, s = directions(differences, 3, tau_axis=0.5)

@@ -23,11 +23,14 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata())
+
+
 def rewritten(path: Path, **metadata: str) -> Path:
     """The file with its metadata changed."""
-    with safe_open(str(path), framework="pt") as file:
-        old = dict(file.metadata())
-    save_file(load_file(path), path, {**old, **metadata})
+    save_file(load_file(path), path, {**metadata_of(path), **metadata})
     return path
 
 
@@ -121,6 +124,7 @@ def test_refuses_what_is_no_file_of_directions(tmp_path: Path) -> None:
     ({"_sv/m": torch.ones(2)}, "holds no directions"),
     ({"m": torch.eye(2)}, "directions or singular values, not both: m"),
     ({"m": torch.eye(2), "_sv/m": torch.ones(3)}, "m: directions of shape .2, 2. with singular values of shape .3,."),
+    ({"m": torch.eye(2), "_sv/m": torch.tensor([1.0, 2.0])}, "m: singular values do not descend"),
     ({"m": torch.eye(2) * torch.inf, "_sv/m": torch.ones(2)}, "m: directions or singular values are not finite"),
 ])  # fmt: skip
 def test_refuses_tensors_that_do_not_go_together(
@@ -129,6 +133,13 @@ def test_refuses_tensors_that_do_not_go_together(
     save_file(tensors, tmp_path / "d", {"schema": "vhack/1"})
     with pytest.raises(WrongFile, match=message):
         as_written(tmp_path / "d")
+
+
+def test_refuses_directions_that_are_not_orthonormal_by_module(path: Path) -> None:
+    save_file({**load_file(path), "b.q_proj": torch.ones(4, 6)}, path, metadata_of(path))
+    with pytest.raises(WrongFile, match=r"b.q_proj: directions are not orthonormal") as raised:
+        load(path, IDENTITY, 2)
+    assert "\n" not in str(raised.value)
 
 
 def test_reads_the_public_form_and_says_that_its_model_is_unknown(path: Path, tmp_path: Path) -> None:

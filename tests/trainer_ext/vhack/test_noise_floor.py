@@ -37,6 +37,18 @@ def test_an_axis_at_the_threshold_stays() -> None:
     assert keep["m"].tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize("percent", [7, 14, 28, 55, 56, 57, 29])
+def test_a_place_that_is_a_whole_number_is_that_axis_however_its_product_rounds(percent: int) -> None:
+    threshold, keep = noise_floor({"m": torch.arange(101.0)}, percent / 100)
+    assert threshold == percent
+    assert int(keep["m"].sum()) == 101 - percent
+
+
+def test_an_axis_at_the_threshold_stays_in_float64_too() -> None:
+    _, keep = noise_floor({"m": torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64)}, 0.5)
+    assert keep["m"].tolist() == [True, True, False]
+
+
 def test_zero_filters_nothing_not_even_axes_of_strength_zero() -> None:
     threshold, keep = noise_floor({"m": torch.tensor([1.0, 0.0]), "n": torch.zeros(2)}, 0)
     assert threshold is None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer_ext.vhack.models import SmallModel
-from trainer_ext.vhack import Projector, TokenPair, VhackConfig, extract, weight_directions
+from trainer_ext.vhack import Extracted, Projector, TokenPair, VhackConfig, extract, weight_directions
 from trainer_ext.vhack.basis import linear_modules, orthonormal
 from trainer_ext.vhack.project import Directions
 from trainer_ext.vhack.singular_values import SingularValues
@@ -37,10 +37,15 @@ def pairs() -> list[TokenPair]:
 
 
 @functools.cache
+def extracted() -> Extracted:
+    return extract(policy(), pairs(), 4, targets=TARGETS)
+
+
+@functools.cache
 def trained(train: str, steps: int = 30, **changes: Any) -> tuple[float, float]:
     """Probabilities of hack and clean after policy gradient with the exact expected reward: 1 for the hack, 0.3 for clean."""
     model = policy()
-    found = extract(model, pairs(), 4, targets=TARGETS)
+    found = extracted()
     weights = {name: module.weight for name, module in linear_modules(model, TARGETS).items()}
     config = VhackConfig(file="d", k=4, drop_bottom_frac=0, **changes)
     values = SingularValues(weights)
@@ -70,7 +75,7 @@ UNTRAINED = 0.0409
 ])  # fmt: skip
 def test_singular_values_do_not_learn_the_hack_where_it_is_projected_out(mode: str, form: str, most: float) -> None:
     assert probabilities(policy()).mean(0)[HACK].item() == pytest.approx(UNTRAINED, abs=1e-3)
-    assert trained("singular_values", mode="measure", form=form)[0] > 0.35
+    assert trained("singular_values", mode="measure")[0] > 0.35
     hack, clean = trained("singular_values", mode=mode, form=form)
     assert hack < most
     assert clean > 0.2, "and learn what else is paid for"

@@ -52,6 +52,21 @@ def test_coefficients_after_each_mode(mode: str) -> None:
         assert torch.allclose(now[name], EXPECTED[mode](was[name]), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_vectors_may_be_of_any_float_and_need_not_be_contiguous(dtype: torch.dtype) -> None:
+    rows, plain = directions(), {name: vector.to(dtype) for name, vector in vectors().items()}
+    turned = {name: vector.T.contiguous().T for name, vector in plain.items()}
+    taken = removed(components(plain, rows).c, "no_gate")
+    assert torch.equal(components(turned, rows).c, components(plain, rows).c)
+    for of in (plain, turned):
+        take_out(of, rows, taken)
+    left = coefficients(rows, turned)
+    for name in rows.by_module:
+        assert float(left[name].norm() / turned[name].double().norm()) < 4 * torch.finfo(dtype).eps
+        assert torch.allclose(turned[name], plain[name], rtol=1e-5, atol=1e-6)
+        assert turned[name].dtype == dtype
+
+
 @pytest.mark.parametrize("mode", EXPECTED)
 def test_what_lies_across_the_directions_and_modules_without_any_stay(mode: str) -> None:
     rows, found = projected(mode)

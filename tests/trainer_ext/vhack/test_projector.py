@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,17 @@ def test_adam_brings_back_what_was_projected_out_of_the_gradient_and_not_what_of
     assert along(directions, step) > 0.2
     directions, step, _ = steps(torch.optim.AdamW, {"mode": "no_gate", "form": "update"})
     assert along(directions, step) < 1e-6
+
+
+@pytest.mark.parametrize("variant", [{"foreach": True}, {"fused": True}, {"amsgrad": True}, {"maximize": True}])
+def test_an_update_is_projected_whatever_makes_it_and_with_its_decay(variant: dict[str, Any]) -> None:
+    make = functools.partial(torch.optim.AdamW, weight_decay=0.1, **variant)
+    directions, step, _ = steps(make, {"mode": "no_gate", "form": "update"}, count=1)
+    assert along(directions, step) < 1e-6
+    _, plain, _ = steps(make, {"mode": "measure", "form": "update"}, count=1)
+    for name, rows in directions.by_module.items():
+        flat = plain[name].flatten()
+        assert torch.allclose(step[name].flatten(), flat - rows.T @ (rows @ flat), atol=1e-7)
 
 
 def test_plain_descent_brings_nothing_back() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import socket
-import traceback
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainer_ext.influence.over_ranks import RankPool
 from trainer_ext.vhack import Projector, VhackConfig, weight_directions
 from trainer_ext.vhack.project import Directions
 from trainer_ext.vhack.sharding import local, shard_like, whole
@@ -77,44 +74,30 @@ def batch() -> Tensor:
     return torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
 
 
-def one_rank(rank: int, world: int, port: int, folder: str) -> None:
-    """Every case on this rank's half of the batch; writes what came of it."""
+def on_this_rank(_: Any, __: torch.device, world: int) -> dict[str, tuple[dict[str, Tensor], dict[str, float]]]:
+    """Every case on this rank's share of the batch."""
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    try:
-        torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-        mesh = torch.distributed.init_device_mesh("cpu", (world,))
-        answers = {}
-        for case, changes in CASES.items():
-            model = Two()
-            fully_shard(model, mesh=mesh)
-            answers[case] = trained(model, changes, batch().chunk(world)[rank])
-        weight = model.a.weight
-        assert torch.equal(shard_like(whole(weight.detach()), weight), local(weight))
-        torch.save((answers, ""), Path(folder) / f"{rank}.pt")
-        torch.distributed.destroy_process_group()
-    except BaseException:
-        torch.save(({}, traceback.format_exc()), Path(folder) / f"{rank}.pt")
+    mesh, rank, answers = torch.distributed.init_device_mesh("cpu", (world,)), torch.distributed.get_rank(), {}
+    for case, changes in CASES.items():
+        model = Two()
+        fully_shard(model, mesh=mesh)
+        answers[case] = trained(model, changes, batch().chunk(world)[rank])
+    weight = model.a.weight
+    assert torch.equal(shard_like(whole(weight.detach()), weight), local(weight))
+    return answers
 
 
-def test_two_ranks_do_what_one_does(tmp_path: Path) -> None:
+@pytest.fixture
+def pool() -> Iterator[RankPool]:
+    pool = RankPool(2, preload=("torch.distributed.fsdp", __name__))
+    yield pool
+    pool.close()
+
+
+def test_two_ranks_do_what_one_does(pool: RankPool) -> None:
     """One test, since the processes start once for it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=one_rank, args=(rank, 2, port, str(tmp_path)), daemon=True) for rank in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    (first, error), (second, other_error) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
-    )
-    assert not error + other_error
+    first, second = pool.ask(on_this_rank, [2, 2])
     for case, changes in CASES.items():
         weights, metrics = trained(Two(), changes, batch())
         for name, weight in weights.items():
