@@ -15,8 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
-from trainer_ext.vhack import Loaded, ModelIdentity, Projector, VhackConfig, load, model_name, weight_directions
+from trainer_ext.vhack import (
+    Loaded,
+    ModelIdentity,
+    Projector,
+    VhackConfig,
+    WrongFile,
+    load,
+    model_name,
+    weight_directions,
+)
 from trainer_ext.vhack.basis import basis_hash, linear_modules, orthonormal, weight_digest
 from trainer_ext.vhack.file import targets_of
 from trainer_ext.vhack.project import Directions
@@ -27,6 +37,7 @@ from trainer_ext.vhack.singular_values import SingularValues
 STATE_FILE = "vhack_state.pt"
 """In a checkpoint's folder of the actor: what mode route set aside, with what `deploy` needs to take it out, and how far
 singular values are."""
+PARTS = ("routed", "singular_values")
 PLUGIN_KEYS = ("enable", "command", "generate", "generate_seed", "extract_k")
 """Keys of the `vhack` section that are not settings of the projection."""
 
@@ -49,7 +60,8 @@ class Prepared:
     config: VhackConfig
     loaded: Loaded
     projector: Projector
-    dtype: str
+    identity: ModelIdentity
+    """Of the model that training begins with."""
     singular_values: SingularValues | None = None
     """Trained in the place of the weights, with `train: singular_values`."""
 
@@ -81,26 +93,38 @@ class Prepared:
         """Write what mode route set aside, and how far singular values are; nothing where there is neither."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         if parts:
-            torch.save({**parts, "directions": self.loaded.v, "dtype": self.dtype}, folder / STATE_FILE)
+            identity = {
+                "dtype": self.identity.dtype,
+                "basis": self.identity.basis,
+                "modules": list(self.identity.ranks),
+            }
+            torch.save({**parts, "directions": self.loaded.v, **identity}, folder / STATE_FILE)
 
     def restore(self, folder: Path) -> None:
         """Take up what `save` wrote.
 
         Raises:
-            ValueError: the checkpoint was made without, or with other directions.
+            WrongFile: the checkpoint was made without, or it was made with something that this job would lose, or what it set
+                aside lies along other directions.
         """
-        path = folder / STATE_FILE
+        path, parts = folder / STATE_FILE, self._parts()
         state = torch.load(path, map_location="cpu", weights_only=True) if path.exists() else {}
-        for name, part in self._parts().items():
-            if name not in state:
-                raise ValueError(
-                    f"{path}: a checkpoint without {name}; resume with the mode and train that it was made with"
-                )
+        again = "resume with the mode and train that it was made with"
+        for name in PARTS:
+            if name in parts and name not in state:
+                raise WrongFile(f"{path}: a checkpoint without {name}; {again}")
+            if name in state and name not in parts:
+                raise WrongFile(f"{path}: a checkpoint with {name}, which would be lost; {again}")
+        if "routed" in parts and not _same(state["directions"], self.loaded.v):
+            raise WrongFile(
+                f"{path}: set aside along other directions; resume with the file, k and drop_bottom_frac that it was made with"
+            )
+        for name, part in parts.items():
             part.load_state_dict(state[name])
 
     def _parts(self) -> dict[str, Routed | SingularValues]:
         """What a checkpoint has to hold beside verl's own, by name."""
-        parts = {"routed": self.projector.routed, "singular_values": self.singular_values}
+        parts = dict(zip(PARTS, (self.projector.routed, self.singular_values), strict=True))
         return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -113,7 +137,12 @@ def prepare(module: nn.Module, model: str, config: VhackConfig) -> Prepared:
 
     Raises:
         WrongFile: the file of directions is not of this model, or holds fewer than k.
+        ValueError: a module that FSDP1 shards.
     """
+    if isinstance(module, FullyShardedDataParallel):
+        raise ValueError(
+            "vhack.enable: FSDP1 keeps no module's weight by itself; set actor_rollout_ref.actor.strategy=fsdp2"
+        )
     path = Path(config.file)
     modules = linear_modules(module, targets_of(path))
     digests, ranks, dtypes = {}, {}, set()
@@ -126,10 +155,10 @@ def prepare(module: nn.Module, model: str, config: VhackConfig) -> Prepared:
     loaded = load(path, identity, config.k, config.drop_bottom_frac)
     weights = {name: linear.weight for name, linear in modules.items()}
     if config.train == "weights":
-        return Prepared(config, loaded, Projector(weights, weight_directions(weights, loaded.v), config), dtype)
+        return Prepared(config, loaded, Projector(weights, weight_directions(weights, loaded.v), config), identity)
     trained = SingularValues(weights)
     rows = {name: orthonormal(v).to(trained.amounts[name]) for name, v in loaded.v.items()}
-    return Prepared(config, loaded, Projector(trained.amounts, Directions(rows), config), dtype, trained)
+    return Prepared(config, loaded, Projector(trained.amounts, Directions(rows), config), identity, trained)
 
 
 def around(prepared: Prepared | None, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
@@ -141,3 +170,7 @@ def step_metrics(ranks: Sequence[Mapping[str, float]]) -> tuple[dict[str, float]
     """(metrics, seconds of the slowest rank) out of each rank's `Projector.take_metrics`; shares are of all ranks together."""
     found = {f"vhack/{name}": ranks[0][name] for name in ("cin", "cout", "fired") if name in ranks[0]}
     return found, max(rank.get("seconds", 0.0) for rank in ranks)
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)

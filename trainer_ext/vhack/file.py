@@ -31,7 +31,7 @@ PUBLIC_V, PUBLIC_S = "V/", "S/"
 
 
 class WrongFile(ValueError):
-    """A file of directions that does not fit; the message says what differs and what to do."""
+    """A file of directions, or of what was set aside along them, that does not fit: what differs, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from tests.trainer_ext.verl_plugin.engine_world import changed, make_config, parameters, worker_of
 from tests.trainer_ext.verl_plugin.projected import FILE, batch_of, config_of, projected_updates, write_directions
 from trainer_ext.assets import tiny_qwen2
-from trainer_ext.verl_plugin.vhack import PLUGIN_KEYS, STATE_FILE, settings, step_metrics
+from trainer_ext.verl_plugin.vhack import PLUGIN_KEYS, STATE_FILE, prepare, settings, step_metrics
 from trainer_ext.vhack import VhackConfig, WrongFile, load
 from trainer_ext.vhack.basis import coordinates, orthonormal, svd_basis
 from trainer_ext.vhack.file import as_written
@@ -77,7 +79,9 @@ def test_a_job_that_resumes_goes_on_as_if_it_had_not_stopped(worker: Any, model:
         fresh.load_checkpoint(str(tmp_path))
         fresh.actor.train_mini_batch(batch_of(ROWS))
         resumed = parameters(fresh)
-    assert {*torch.load(tmp_path / STATE_FILE)} == {"routed", "singular_values", "directions", "dtype"}
+    assert {*torch.load(tmp_path / STATE_FILE)} == {
+        *("routed", "singular_values", "directions", "dtype", "basis", "modules")
+    }
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
@@ -87,8 +91,30 @@ def test_what_was_not_in_a_checkpoint_cannot_go_on_from_it(worker: Any, model: P
     assert not (tmp_path / STATE_FILE).exists()
     with worker_of(make_config(model)) as fresh:
         fresh.prepare_vhack(config_of(model, mode="route"), str(model))
-        with pytest.raises(ValueError, match="a checkpoint without routed"):
+        with pytest.raises(WrongFile, match="a checkpoint without routed"):
             fresh.load_checkpoint(str(tmp_path))
+
+
+def test_what_a_checkpoint_set_aside_is_neither_lost_nor_taken_for_something_else(
+    worker: Any, model: Path, tmp_path: Path
+) -> None:
+    worker.prepare_vhack(config_of(model, mode="route"), str(model))
+    routing = worker.actor.vhack
+    routing.save(tmp_path)
+    worker.prepare_vhack(config_of(model), str(model))
+    with pytest.raises(WrongFile, match="a checkpoint with routed, which would be lost"):
+        worker.actor.vhack.restore(tmp_path)
+    turned = {name: v.flip(0) for name, v in routing.loaded.v.items()}
+    other = replace(routing, loaded=replace(routing.loaded, v=turned))
+    with pytest.raises(WrongFile, match="set aside along other directions"):
+        other.restore(tmp_path)
+    routing.restore(tmp_path)
+
+
+def test_fsdp1_is_refused_by_name() -> None:
+    sharded = FullyShardedDataParallel.__new__(FullyShardedDataParallel)
+    with pytest.raises(ValueError, match=r"vhack.enable: FSDP1 .* set actor_rollout_ref.actor.strategy=fsdp2"):
+        prepare(sharded, "model", VhackConfig(file="d"))
 
 
 def test_the_jobs_section_says_what_is_projected_and_off_means_nothing() -> None:

@@ -138,27 +138,46 @@ def test_steps_are_the_optimizers_own_again_afterwards_and_after_an_error() -> N
 
 
 @pytest.mark.parametrize("form", ["gradient", "update"])
-def test_what_is_routed_is_in_the_weights_until_it_is_taken_out_of_them(form: str) -> None:
-    trained = weights()
-    start = {name: weight.detach().clone() for name, weight in trained.items()}
-    directions = weight_directions(trained, v())
-    projector = Projector(trained, directions, config(mode="route", form=form))
-    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0.0)
-    with projector.around(optimizer):
-        for number in range(4):
-            set_gradients(trained, seed=number)
-            optimizer.step()
+def test_without_what_was_routed_weights_are_those_that_one_sided_trains(form: str) -> None:
+    def run(mode: str) -> tuple[Any, Any, Projector]:
+        trained = weights()
+        directions = weight_directions(trained, v())
+        projector = Projector(trained, directions, config(mode=mode, form=form))
+        optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0.0)
+        with projector.around(optimizer):
+            for number in range(4):
+                set_gradients(trained, seed=number)
+                optimizer.step()
+        return trained, directions, projector
+
+    (trained, directions, projector), (one_sided, _, _) = run("route"), run("one_sided")
     assert projector.routed is not None
     amounts = projector.routed.amounts.detach()
     assert bool((amounts <= 0).all())  # against the gradient, that is toward the hack
     assert float(amounts.norm()) > 1e-3
-    way = {name: trained[name].detach() - start[name] for name in directions.by_module}
     parts = dict(zip(directions.by_module, amounts.split(directions.sizes), strict=True))
     for name, rows in directions.by_module.items():
-        deployed = way[name].flatten() - rows.T @ parts[name].float()
-        if form == "update":  # each step's way toward the hack was routed: none is left
-            assert float((rows @ deployed).min()) > -1e-5
-        assert torch.allclose(way[name].flatten() - deployed, rows.T @ parts[name].float(), atol=1e-6)
+        deployed = trained[name].detach() - (rows.T @ parts[name].float()).view_as(trained[name])
+        assert torch.allclose(deployed, one_sided[name], atol=1e-6)
+        assert not torch.allclose(trained[name], one_sided[name], atol=1e-4)
+
+
+def test_routed_weights_follow_an_adamw_of_their_own_along_what_was_taken_out_of_the_gradient() -> None:
+    trained = weights()
+    directions = weight_directions(trained, v())
+    projector = Projector(trained, directions, config(mode="route"))
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, betas=(0.8, 0.95), weight_decay=0.1)
+    amounts = torch.zeros(directions.axes, dtype=torch.float64, requires_grad=True)
+    own = torch.optim.AdamW([amounts], lr=1e-2, betas=(0.8, 0.95), weight_decay=0.0)
+    for number in range(3):
+        set_gradients(trained, seed=number)
+        gradients = [rows @ trained[name].grad.flatten() for name, rows in directions.by_module.items()]  # type: ignore[union-attr]
+        amounts.grad = torch.cat(gradients).clamp(min=0).double()
+        own.step()
+        with projector.around(optimizer):
+            optimizer.step()
+    assert projector.routed is not None
+    assert torch.allclose(projector.routed.amounts, amounts, rtol=1e-4)
 
 
 def test_routing_goes_on_from_its_state() -> None:
