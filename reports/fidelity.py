@@ -55,7 +55,7 @@ class Curve:
     @property
     def knee(self) -> Level | None:
         """The level furthest above the line from the cheapest to the best, with both axes brought to 0..1; None where
-        there are fewer than three levels, cost or fidelity do not rise, or no level stands out.
+        there are fewer than three levels, cost or fidelity do not rise all the way, or no level stands out.
 
         The criterion of Satopää et al., Finding a "Kneedle" in a Haystack (2011), without smoothing.
         """
@@ -101,6 +101,7 @@ def _curve(grid: Grid, axis: str, step: int, points: Sequence[PointSnapshot]) ->
 
 
 def _unit(values: Sequence[float]) -> list[float] | None:
-    """From 0 at the first to 1 at the last; None where they do not rise from end to end."""
+    """From 0 at the first to 1 at the last; None where they do not rise, or fall between."""
     span = values[-1] - values[0]
-    return [(value - values[0]) / span for value in values] if span > 0 else None
+    is_curve = span > 0 and list(values) == sorted(values)
+    return [(value - values[0]) / span for value in values] if is_curve else None

@@ -43,16 +43,21 @@ def literal(words: str) -> str:
     return _MARKS.sub(lambda found: _REFERENCES.get(found[0], "\\" + found[0]), one_line(words))
 
 
-def code(words: str) -> str:
-    """A code span, safe inside a table, with a fence longer than any run of backticks in it. Empty for empty text."""
+def code(words: str, *, in_table: bool = True) -> str:
+    """A code span, safe inside a table, with a fence longer than any run of backticks in it. Empty for empty text.
+
+    Args:
+        in_table: elsewhere a reader would see the backslash that keeps a pipe from splitting the row.
+    """
     line = one_line(words)
     if not line:
         return ""
-    if r"\|" in line:  # no code span can hold it in every parser
+    if in_table and r"\|" in line:  # no code span can hold it in every parser
         return text(line)
     fence = "`" * (max((len(run) for run in re.findall("`+", line)), default=0) + 1)
     pad = " " if line[0] == "`" or line[-1] == "`" else ""
-    return f"{fence}{pad}{line}{pad}{fence}".replace("|", r"\|")
+    span = f"{fence}{pad}{line}{pad}{fence}"
+    return span.replace("|", r"\|") if in_table else span
 
 
 def codes(words: Iterable[str]) -> str:

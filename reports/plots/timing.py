@@ -29,7 +29,7 @@ PARTS = (
     *_PASSES,
     *_INSIDE_SCORES,
     "rest of pop_rows",
-    "rest of update_actor",
+    "rest of the update",
     "rest of the step",
 )
 """From left to right; each a phase of the timing table, or what is left of one that holds others."""
@@ -55,7 +55,7 @@ def parts(point: PointSnapshot, step: int | None) -> dict[str, float]:
         **passes,
         **inside,
         "rest of pop_rows": pop_rows - sum(inside.values()),
-        "rest of update_actor": update - pop_rows - sum(passes.values()),
+        "rest of the update": update - pop_rows - sum(passes.values()),
         "rest of the step": max(took("step") - took("gen") - update, 0.0),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports.markdown import code, literal, one_line, text
+from reports.markdown import code, literal, text
 from reports.numbers import plural
 from reports.sections.anomaly_words import WORDS
 from reports.sections.git import SHORT_HASH
@@ -44,7 +44,7 @@ def _failure(points: list[PointSnapshot], total: int) -> str:
     tries = f" after {plural(len(first.attempts), 'attempt')}" if first.attempts else ""
     why = [code(first.verdict)] if first.verdict else []
     why += [literal(first.reason)] if first.reason else []
-    evidence = [code(one_line(line)) for line in first.evidence[:_MOST_EVIDENCE]]
+    evidence = [code(line, in_table=False) for line in first.evidence[:_MOST_EVIDENCE]]
     return words + tries + (f": {', '.join(why)}" if why else "") + (f" — {'; '.join(evidence)}" if evidence else "")
 
 

@@ -38,6 +38,7 @@ def test_the_knee_is_the_level_furthest_above_the_line_between_the_ends() -> Non
         [(128, 10, 1.0), (64, 25, 1.2), (32, 30, 3.0)],  # bent the other way
         [(128, 10, 3.0), (64, 20, 2.0), (32, 30, 1.0)],  # the finest is the worst
         [(128, 10, 1.0), (64, 9, 2.0), (32, 8, 3.0)],  # and costs nothing
+        [(128, 100, 1.0), (64, 80, 1.5), (32, 101, 2.0)],  # cost falls on the way: noise
     ],
 )
 def test_there_is_no_knee_without_a_bend(levels: list[tuple[float, float, float]]) -> None:

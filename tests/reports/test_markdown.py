@@ -173,3 +173,8 @@ def test_a_reader_sees_it_as_it_was_written(words: str) -> None:
     tokens = parser.parse(table([Column("A", [literal(f"x {words} x")])]))
     (cell,) = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
     assert "".join(child.content for child in cell.children or ()) == one_line(f"x {words} x")
+
+
+def test_outside_of_a_table_a_pipe_in_code_needs_no_backslash() -> None:
+    assert code("KeyError: 'a|b'", in_table=False) == "`KeyError: 'a|b'`"
+    assert code("KeyError: 'a|b'") == r"`KeyError: 'a\|b'`"
