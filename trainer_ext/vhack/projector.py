@@ -7,6 +7,7 @@ weights do is then what was asked for.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ class Projector:
         """While open, `optimizer.step` is a projected one."""
         plain = optimizer.step
 
+        @functools.wraps(plain)  # with the marks that torch's schedulers look for
         def step(*args: Any, **kwargs: Any) -> Any:
             return self.step(lambda: plain(*args, **kwargs), optimizer.param_groups[0])
 

@@ -7,6 +7,7 @@ weight transfers and checkpoints see plain weights. Everything else (embeddings,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ class SingularValues:
         """While open, `optimizer.step` moves singular values and nothing else."""
         plain = optimizer.step
 
+        @functools.wraps(plain)
         def step(*_args: Any, **_kwargs: Any) -> None:
+            optimizer._opt_called = True  # type: ignore[attr-defined]  # else a scheduler warns that no step was made
             self.step(optimizer.param_groups[0])
 
         optimizer.step = step  # type: ignore[method-assign]

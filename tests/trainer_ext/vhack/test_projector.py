@@ -137,6 +137,24 @@ def test_steps_are_the_optimizers_own_again_afterwards_and_after_an_error() -> N
     assert torch.equal(trained["a"].detach(), before - gradient)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("inside", ["singular values", "projection"])
+def test_a_scheduler_of_the_learning_rate_notices_nothing(inside: str) -> None:
+    trained = {"a": weights()["a"]}
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
+    projector = Projector(trained, weight_directions(trained, {"a": v()["a"]}), config())
+    values = SingularValues(trained)
+    with values.instead_of(optimizer) if inside == "singular values" else projector.around(optimizer):
+        for number in range(2):
+            set_gradients(trained, seed=number)
+            optimizer.step()
+            scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 3)
+    if inside == "singular values":
+        assert values.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 2), "that of the last step"
+
+
 @pytest.mark.parametrize("form", ["gradient", "update"])
 def test_without_what_was_routed_weights_are_those_that_one_sided_trains(form: str) -> None:
     def run(mode: str) -> tuple[Any, Any, Projector]:
