@@ -104,8 +104,11 @@ class Search:
     def _may_ask(self, view: View) -> bool:
         if len(self._rows) >= self._count or view.stopped is not None:
             return False
-        unsettled = sum(not point.state.is_terminal for point in view.points)
-        return unsettled < self.spec.budget.max_parallel and not self.store.search_ended(self.spec.name)
+        unsettled = {point.id for point in view.points if not point.state.is_terminal}
+        waiting = sum(row.state is TrialState.OPEN and row.point in unsettled for row in self._rows.values())
+        # a trial that repeats a running point takes a place of its own: else all that are left would repeat it at once
+        busy = max(len(unsettled), waiting)
+        return busy < self.spec.budget.max_parallel and not self.store.search_ended(self.spec.name)
 
     def _ask(self, view: View) -> None:
         bound: list[Point] = []
@@ -148,7 +151,8 @@ class Search:
     def _outcome(self, row: TrialRow, point: PointRow, view: View) -> Told:
         history = view.history(point)
         if point.state is not PointState.SUCCEEDED:
-            steps = self._expected_steps(point) if point.state is PointState.PRUNED else None
+            first = all(other.point != row.point or other.number >= row.number for other in self._rows.values())
+            steps = self._expected_steps(point) if point.state is PointState.PRUNED and first else None
             return outcome.of_unsuccessful(self.search, point, history, steps)
         facts = Facts(
             evidence=self._evidence(history[-1]),

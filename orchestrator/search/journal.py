@@ -19,6 +19,8 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileSymlinkLock
 
+from orchestrator.errors import UsageError
+
 STALE_LOCK_S = 3
 """A lock that nothing is written under for this long is that of a process which was killed."""
 _BATCH = "batch"
@@ -30,7 +32,7 @@ class BatchedJournal(BaseJournalBackend):  # type: ignore[misc]  # optuna's type
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self.path = path
         self._lock = JournalFileSymlinkLock(str(path), grace_period=STALE_LOCK_S)
         self._held = False
         with self._holding():
@@ -76,7 +78,7 @@ class BatchedJournal(BaseJournalBackend):  # type: ignore[misc]  # optuna's type
         lines = [
             json.dumps({**log, _BATCH: [place, len(logs)]}, separators=(",", ":")) for place, log in enumerate(logs, 1)
         ]
-        with self._path.open("ab") as file:
+        with self.path.open("ab") as file:
             file.write(("\n".join(lines) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
@@ -97,13 +99,18 @@ class BatchedJournal(BaseJournalBackend):  # type: ignore[misc]  # optuna's type
 
 
 def repair(path: Path) -> int:
-    """Cut off what a killed process left of a line or a batch at the end of the file; returns the bytes cut."""
+    """Cut off what a killed process left of a line or a batch at the end of the file; returns the bytes cut.
+
+    Raises:
+        UsageError: another line is none of a journal's.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return 0
     whole = data[: data.rfind(b"\n") + 1]
     lines = whole.splitlines(keepends=True)
+    _require_lines(path, lines)
     kept = len(lines)
     if lines and (place := _place(lines[-1])) is not None and place[0] < place[1]:
         kept -= min(place[0], kept)
@@ -113,6 +120,18 @@ def repair(path: Path) -> int:
             file.truncate(end)
             os.fsync(file.fileno())
     return len(data) - end
+
+
+def _require_lines(path: Path, lines: Sequence[bytes]) -> None:
+    for number, line in enumerate(lines, 1):
+        try:
+            is_entry = isinstance(json.loads(line), dict)
+        except ValueError:  # no JSON, or no text
+            is_entry = False
+        if not is_entry:
+            raise UsageError(
+                f"{path}:{number}: no line of a search's journal; put the file back, or search anew under another name"
+            )
 
 
 def _place(line: bytes) -> tuple[int, int] | None:

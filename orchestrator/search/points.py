@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import islice, product
 
 from orchestrator import expression
+from orchestrator.errors import SpecError
 from orchestrator.expand import RawPoint, expand
 from orchestrator.model import Scalar
 from orchestrator.naming import POINT_NAME_LENGTH, point_names, safe_name
@@ -100,8 +101,11 @@ def check_search(spec: SweepSpec) -> None:
     if len(grid) > search.trials:
         message = f"{len(grid)} points of the grid run first, and there are {search.trials} trials"
         raise spec.error(("search", "trials"), message, "raise it, or name fewer points")
-    make_sampler(search, 0)
-    make_pruner(search)
+    try:
+        make_sampler(search, 0)
+        make_pruner(search)
+    except SpecError as error:  # with its key alone, as neither knows the file
+        raise spec.error(tuple((error.key or "search").split(".")), error.message, error.hint) from None
 
 
 def trial_count(spec: SweepSpec) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from orchestrator import expression
@@ -16,6 +18,10 @@ from orchestrator.yaml_source import KeyPath
 
 if TYPE_CHECKING:
     from orchestrator.spec_model import SweepSpec
+
+
+MOST_GRID = 10_000
+"""Combinations that a grid may have: all of them are looked through for each trial."""
 
 
 def search_rules(spec: SweepSpec) -> Iterator[SpecError]:
@@ -144,6 +150,24 @@ def _reference(spec: SweepSpec, search: SearchSpec) -> Iterator[SpecError]:
         elif value not in spec.parameters.get(name, ()):
             hint = f"add parameters.{name}: [{value}], with every value of what else is searched"
             yield spec.error(path, "the references must be among the points of the grid, which run first", hint)
+    if search.reference:
+        yield from _without_reference(spec, search)
+
+
+def _without_reference(spec: SweepSpec, search: SearchSpec) -> Iterator[SpecError]:
+    """Trials differ from their reference in `search.reference` alone, so the grid needs every value of the rest."""
+    path = ("search", "reference")
+    for name, domain in search.domains.items():
+        if name in search.reference or name in search.when:
+            continue
+        values = domain.values()
+        if values is None:
+            hint = f"name {name} under search.reference as well, or search a choice(...) of it"
+            yield spec.error(path, f"no grid holds a reference for every {name} of {domain}", hint)
+            continue
+        for value in islice((value for value in values if value not in spec.parameters.get(name, ())), 1):
+            hint = f"add it to parameters.{name}, or name {name} under search.reference"
+            yield spec.error(path, f"a trial with {name}={value} has no reference in the grid", hint)
 
 
 def _named(spec: SweepSpec, search: SearchSpec) -> Iterator[SpecError]:
@@ -153,7 +177,18 @@ def _named(spec: SweepSpec, search: SearchSpec) -> Iterator[SpecError]:
         yield spec.error(("search", "sampler"), f"there is no sampler `{name}`", hint)
     if name in SINGLE_OBJECTIVE and len(search.objectives) > 1:
         yield spec.error(("search", "sampler"), f"{name} takes one objective", "tpe, nsga2 and gp take several")
+    for argument, instead in (
+        ("seed", "search.seed"),
+        *((("search_space", "search.params"),) if name == "grid" else ()),
+    ):
+        if argument in search.sampler.arguments:
+            message = "each trial has a sampler of its own, which takes it from elsewhere"
+            yield spec.error(("search", "sampler", argument), message, f"set {instead}")
     if name == "grid":
+        size = math.prod(len(domain.values() or ()) for domain in search.domains.values())
+        if size > MOST_GRID:
+            message = f"the sampler grid would go through {size} combinations; {MOST_GRID} are the most"
+            yield spec.error(("search", "sampler"), message, "make the domains smaller, or take another sampler")
         for param, domain in search.domains.items():
             if domain.values() is None:
                 hint = "write int(...) or choice(...)"

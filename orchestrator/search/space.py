@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.model import Scalar
@@ -56,8 +56,8 @@ class Integers:
     def corners(self) -> tuple[Scalar, ...]:
         return (self.low, self.high - (self.high - self.low) % self.step)
 
-    def values(self) -> tuple[Scalar, ...]:
-        return tuple(range(self.low, self.high + 1, self.step))
+    def values(self) -> Sequence[Scalar]:
+        return range(self.low, self.high + 1, self.step)
 
     def __str__(self) -> str:
         return f"int({self.low}, {self.high}{f', {self.step}' if self.step != 1 else ''}{', log' * self.log})"
@@ -143,8 +143,14 @@ def _choice(values: list[Scalar]) -> Choice:
     if not values:
         raise ValueError("choice() needs values")
     for index, value in enumerate(values):
-        if any(type(value) is type(other) and value == other for other in values[:index]):
-            raise ValueError(f"choice() names {_spelled(value)} twice")
+        for other in values[:index]:  # Optuna's journal takes equal values for one, as Python does: 1, 1.0 and true
+            if value == other:
+                same = type(value) is type(other)
+                raise ValueError(
+                    f"choice() names {_spelled(value)} twice"
+                    if same
+                    else f"choice() cannot tell {_spelled(value)} from {_spelled(other)}; put one in quotes, or leave it out"
+                )
     return Choice(tuple(values))
 
 

@@ -7,7 +7,8 @@ telling by the state of the trial, reporting by the steps that are there.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import Trial, create_trial
 from optuna.trial import TrialState as OptunaState
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import EnvironmentProblem, SpecError, UsageError
 from orchestrator.model import Scalar
 from orchestrator.search.journal import BatchedJournal
 from orchestrator.search.results import EXCLUDED, Told, TrialState
@@ -56,9 +57,11 @@ class SearchStudy:
     def ask(self, bind: Bind) -> Asked:
         """The next trial: of the queue, else the sampler's. In the journal with its point, or, should we die, not at all."""
         with self._journal.batch():
-            self._study.sampler = make_sampler(self._search, self._next_number())
-            trial = self._study.ask()
-            params = self._suggest(trial)
+            number = self._next_number()
+            with _blamed("sampler", self._search.sampler.name, number):
+                self._study.sampler = make_sampler(self._search, number)
+                trial = self._study.ask()
+                params = self._suggest(trial)
             point = bind(trial.number, params)
             if point is not None:
                 trial.set_user_attr("point", point)
@@ -103,15 +106,16 @@ class SearchStudy:
         with self._journal.batch():
             for step, value in new.items():
                 trial.report(value, step)
-        return bool(self._open(number).should_prune())
+        with _blamed("prune", self._search.prune.name if self._search.prune else "", number):
+            return bool(self._open(number).should_prune())
 
     def require(self, numbers: Collection[int]) -> None:
         """Raises: UsageError: the store knows trials that the journal does not."""
         missing = sorted(set(numbers) - {trial.number for trial in self._trials()})
         if missing:
             raise UsageError(
-                f"the journal of this search lacks trial {missing[0]}, which the database knows: put the file back, "
-                "or search anew under another name"
+                f"the journal of this search, {self._journal.path}, lacks trial {missing[0]}, which the database knows: "
+                "put the file back, or search anew under another name"
             )
 
     def _suggest(self, trial: Any) -> Params:
@@ -171,6 +175,19 @@ class SearchStudy:
     def _says(trial: Any, told: Told) -> bool:
         same = trial.user_attrs.get("outcome") == told.state.value
         return same and (told.values is None or trial.values == list(told.values))
+
+
+@contextmanager
+def _blamed(key: str, name: str, number: int) -> Iterator[None]:
+    """What a sampler or a pruner raises, mostly because of an argument that it looks at late, is the sweep file's."""
+    try:
+        yield
+    except (SpecError, EnvironmentProblem):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"search.{key}: {name} fails at trial {number}: {type(error).__name__}: {error}; see its arguments"
+        ) from error
 
 
 def open_study(

@@ -39,6 +39,16 @@ BUSY_TIMEOUT_S = 30
 
 _ATTEMPT_COLUMNS = [column for column in attempts.c if column is not attempts.c.evidence]
 
+# built once: they run at every tick, and building one costs as much as running it
+_SWEEP: sa.BindParameter[str] = sa.bindparam("sweep")
+_IDS: sa.BindParameter[Collection[str]] = sa.bindparam("ids", expanding=True)
+_POINT_COLUMNS = [column for column in points.c if column is not points.c.config]
+_POINTS = sa.select(*_POINT_COLUMNS).where(points.c.sweep == _SWEEP).order_by(points.c.index, points.c.id)
+_POINTS_OF = _POINTS.where(points.c.id.in_(_IDS))
+_ATTEMPTS = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == _SWEEP).order_by(attempts.c.point, attempts.c.n)
+_ATTEMPTS_OF = _ATTEMPTS.where(attempts.c.point.in_(_IDS))
+_EVENT = events.insert()
+
 
 class Store(TrialTables):
     """All durable state of all sweeps under one root."""
@@ -171,10 +181,8 @@ class Store(TrialTables):
             return self._points(db, sweep)
 
     def _points(self, db: Connection, sweep: str, ids: Collection[str] | None = None) -> list[PointRow]:
-        columns = [column for column in points.c if column is not points.c.config]
-        query = sa.select(*columns).where(points.c.sweep == sweep).order_by(points.c.index, points.c.id)
-        query = query if ids is None else query.where(points.c.id.in_(ids))
-        return [point_row(row) for row in db.execute(query).mappings()]
+        query, names = (_POINTS, {"sweep": sweep}) if ids is None else (_POINTS_OF, {"sweep": sweep, "ids": list(ids)})
+        return [point_row(row) for row in db.execute(query, names).mappings()]
 
     def config(self, sweep: str, point_id: str) -> dict[str, Any]:
         """The resolved configuration of one point."""
@@ -239,9 +247,10 @@ class Store(TrialTables):
             return self._attempts(db, sweep)
 
     def _attempts(self, db: Connection, sweep: str, ids: Collection[str] | None = None) -> list[AttemptRow]:
-        query = sa.select(*_ATTEMPT_COLUMNS).where(attempts.c.sweep == sweep).order_by(attempts.c.point, attempts.c.n)
-        query = query if ids is None else query.where(attempts.c.point.in_(ids))
-        return [attempt_row(row) for row in db.execute(query).mappings()]
+        query, names = (
+            (_ATTEMPTS, {"sweep": sweep}) if ids is None else (_ATTEMPTS_OF, {"sweep": sweep, "ids": list(ids)})
+        )
+        return [attempt_row(row) for row in db.execute(query, names).mappings()]
 
     def measurements(self) -> list[Measurement]:
         """Of all sweeps: what completed attempts were seen to take, with what their points were expected to."""
@@ -358,17 +367,8 @@ class Store(TrialTables):
         to_state: str | None = None,
         detail: str | None = None,
     ) -> None:
-        db.execute(
-            events.insert().values(
-                time=self._clock.now(),
-                sweep=sweep,
-                point=point,
-                attempt=attempt,
-                from_state=from_state,
-                to_state=to_state,
-                detail=detail,
-            )
-        )
+        row = {"sweep": sweep, "point": point, "attempt": attempt, "from_state": from_state, "to_state": to_state}
+        db.execute(_EVENT, {**row, "time": self._clock.now(), "detail": detail})
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

@@ -97,8 +97,9 @@ class TrialTables:
     def _reopen_trials(self, db: Connection, sweep: str, point_id: str) -> None:
         """The point runs again, so what came of its trials is open again."""
         mine = (trials.c.sweep == sweep, trials.c.point == point_id)
-        opened: dict[str, Any] = {"state": TrialState.OPEN.value, "reason": None, "pruned_at": None, "told_at": None}
-        db.execute(trials.update().where(*mine).values(**opened, values=None, constraints={}))
+        nothing = dict.fromkeys(("values", "reason", "pruned_at", "saved_s", "told_at"))
+        opened: dict[str, Any] = {"state": TrialState.OPEN.value, "constraints": {}, **nothing}
+        db.execute(trials.update().where(*mine).values(**opened))
 
 
 def _same(trial: TrialRow) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

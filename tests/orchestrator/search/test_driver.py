@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.backends.base import JobRequest, JobState
+from orchestrator.backends.base import JobRef, JobRequest, JobState
 from orchestrator.backends.fake import Play
 from orchestrator.backends.fake_files import fail
 from orchestrator.ledger import View
@@ -44,23 +44,18 @@ def test_a_search_asks_for_its_trials_runs_their_points_and_tells_them_their_val
 
 
 def test_dying_at_any_step_of_the_protocol_leaves_the_trials_of_an_undisturbed_search(tmp_path: Path) -> None:
-    """Before and after each of: ask, bind, note what came of it, tell."""
+    """Before and after each of: ask, bind, note what came of it, tell. The trial after it shows that the sampler goes on."""
     spec = spec_of(trials=2, sampler={"name": "tpe", "n_startup_trials": 1})
     undisturbed = SearchRehearsal(tmp_path / "undisturbed", spec)
     undisturbed.drive()
-    deaths = 0
-    for calls in range(1_000):
+    for calls in range(2 * 4):
         rehearsal = SearchRehearsal(tmp_path / str(calls), spec)
-        try:
+        with pytest.raises(Died):
             rehearsal.drive(die_after=calls, at=("ask", "put_trial", "settle_trial", "tell"))
-            break
-        except Died:
-            deaths += 1
         view = rehearsal.drive()
         assert rehearsal.said() == undisturbed.said(), f"after {calls} calls"
         assert rehearsal.journal() == undisturbed.journal(), f"after {calls} calls"
         assert [len(view.history(point)) for point in view.points] == [1, 1], f"after {calls} calls"
-    assert deaths == 2 * 2 * 4
 
 
 @pytest.mark.parametrize("calls", [5, 28, 53, 76, 101, 124, 149])
@@ -93,6 +88,16 @@ def test_no_more_trials_are_open_than_may_run_at_once(tmp_path: Path) -> None:
     rehearsal.drive(observe=lambda _view: open_at.append(sum(row.state is OPEN for row in rehearsal.trials)))
     assert max(open_at) == 3
     assert len(rehearsal.trials) == 7
+
+
+def test_trials_that_repeat_a_running_point_wait_for_their_place_too(tmp_path: Path) -> None:
+    """Two configurations and three places: else all trials were asked for before any has a result."""
+    keys = {"params": {"x": "choice(0, 1)"}, "trials": 9, "sampler": "random", "sweep_budget": {"max_parallel": 3}}
+    rehearsal = SearchRehearsal(tmp_path, spec_of(**keys))
+    open_at: list[int] = []
+    rehearsal.drive(observe=lambda _view: open_at.append(sum(row.state is OPEN for row in rehearsal.trials)))
+    assert max(open_at) == 3
+    assert [row.state for row in rehearsal.trials] == [COMPLETE] * 9
 
 
 def test_the_points_of_the_grid_run_first_and_what_they_leave_open_is_chosen(tmp_path: Path) -> None:
@@ -200,6 +205,15 @@ def test_an_objective_that_was_not_logged_fails_the_trial_and_says_so(tmp_path: 
     assert (rehearsal.trials[0].state, rehearsal.trials[0].reason) == (TrialState.FAILED, "m/nothing was not logged")
 
 
+def test_what_is_no_number_or_never_logged_fails_trials_without_an_end_to_the_search(tmp_path: Path) -> None:
+    keys = {"trials": 3, "constraints": ["m/none <= 1"], "sweep_include": [{"x": 0.25}]}
+    script = giving(lambda params: {"m/loss": float("nan") if params["x"] == 0.25 else 1.0})
+    rehearsal = SearchRehearsal(tmp_path, spec_of(**keys), script)
+    rehearsal.drive()
+    assert [row.reason for row in rehearsal.trials] == ["m/loss is nan", *["m/none was not logged"] * 2]
+    assert {row.state for row in rehearsal.trials} == {TrialState.FAILED}
+
+
 def test_a_broken_constraint_makes_a_trial_infeasible_with_its_values(tmp_path: Path) -> None:
     spec = spec_of(constraints=["m/cost <= 0.5"], sweep_include=[{"x": 0.75}, {"x": 0.25}], trials=2)
     rehearsal = SearchRehearsal(tmp_path, spec)
@@ -276,6 +290,31 @@ def test_a_hopeless_job_is_ended_and_the_time_it_would_have_taken_is_counted(tmp
     assert rehearsal.journal()[2][3] == "PRUNED"
 
 
+def test_what_pruning_saved_is_counted_once_a_job_and_not_for_one_that_runs_again(tmp_path: Path) -> None:
+    spec = prunable(params={"x": "choice(0.3, 0.4, 0.9, 0.35)"}, trials=20)
+    rehearsal = SearchRehearsal(tmp_path, spec, live(bowl, 4), gpus=8, steps=4, backend=LiveBackend)
+    view = rehearsal.drive()
+    (pruned,) = [point for point in view.points if point.state is PointState.PRUNED]
+    its = [row for row in rehearsal.trials if row.point == pruned.id]
+    assert len(its) > 1
+    assert [row.saved_s for row in its] == [pytest.approx(3.0), *[None] * (len(its) - 1)]
+    assert rehearsal.store.rerun(pruned)
+    assert {(row.state, row.saved_s) for row in rehearsal.trials if row.point == pruned.id} == {(OPEN, None)}
+
+
+def test_a_job_that_ended_well_before_its_end_was_asked_for_is_complete(tmp_path: Path) -> None:
+    rehearsal = SearchRehearsal(tmp_path, prunable(), live(bowl, 4), steps=4, backend=Unstoppable)
+    rehearsal.drive()
+    assert [row.state for row in rehearsal.trials] == [COMPLETE] * 4
+    assert rehearsal.trials[2].pruned_at == 1
+    assert rehearsal.trials[2].values == (pytest.approx(0.6**2),)
+
+
+class Unstoppable(LiveBackend):
+    def cancel(self, job: JobRef) -> None:
+        """Too late."""
+
+
 @pytest.mark.parametrize("call", ["report", "prune_trial", "cancel", "tell"])
 def test_dying_while_a_job_is_pruned_prunes_it_all_the_same(tmp_path: Path, call: str) -> None:
     undisturbed, rehearsal = (
@@ -294,13 +333,9 @@ def test_dying_while_a_job_is_pruned_prunes_it_all_the_same(tmp_path: Path, call
     assert [row.params for row in rehearsal.trials] == [row.params for row in undisturbed.trials]
 
 
-def prunable() -> SweepSpec:
-    return spec_of(
-        trials=4,
-        sampler="random",
-        prune={"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0},
-        sweep_include=[{"x": 0.3}, {"x": 0.4}, {"x": 0.9}, {"x": 0.35}],
-    )
+def prunable(**keys: object) -> SweepSpec:
+    own = {"trials": 4, "sampler": "random", "prune": {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 0}}
+    return spec_of(**{**own, "sweep_include": [{"x": 0.3}, {"x": 0.4}, {"x": 0.9}, {"x": 0.35}], **keys})
 
 
 def compared(**keys: object) -> SweepSpec:

@@ -14,6 +14,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from orchestrator.errors import UsageError
 from orchestrator.search.journal import BatchedJournal, repair
 from orchestrator.search.results import FITS, Told, TrialState
 from orchestrator.search.spec import SearchSpec
@@ -81,6 +82,17 @@ def test_a_trial_that_the_store_does_not_know_is_found_with_its_point(tmp_path: 
     asked = study.ask(lambda number, _params: f"p{number}")
     assert opened(tmp_path / "journal").unbound(set()) == [asked]
     assert opened(tmp_path / "journal").unbound({0}) == []
+
+
+@pytest.mark.parametrize("damage", [b"{oops\n", b"\xff\x00\n", b"7\n", b"\n"])
+def test_a_damaged_line_is_named_with_its_file_and_the_file_stays_as_it_is(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "journal"
+    opened(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(before := b"".join([lines[0], damage, *lines[1:]]))
+    with pytest.raises(UsageError, match=rf"{path}:2: no line of a search's journal"):
+        opened(path)
+    assert path.read_bytes() == before
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:

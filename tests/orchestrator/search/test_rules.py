@@ -9,7 +9,9 @@ import pytest
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.search.opening import refuse_changed
 from orchestrator.search.points import check_search, grid_trials, probes, trial_count
+from orchestrator.search.rules import search_rules
 from orchestrator.spec import load
+from orchestrator.spec_model import SweepSpec
 from tests.orchestrator.search.searching import spec_of
 
 GOOD = """\
@@ -18,6 +20,7 @@ config: synthetic
 alias: {factor: influence.projection_dim_factor, scope: influence.scope, mode: influence.hessian_mode}
 parameters:
   factor: [32, 64]
+  scope: [per_prompt, all_selected]
   mode: [inverse]
 include: []
 search:
@@ -31,7 +34,7 @@ search:
 """
 
 
-def loaded(tmp_path: Path, *changes: tuple[str, str]) -> object:
+def loaded(tmp_path: Path, *changes: tuple[str, str]) -> SweepSpec:
     text = GOOD
     for before, after in changes:
         assert before in text
@@ -48,7 +51,7 @@ def test_a_good_search_loads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("int(32, 512, log)", "int(512, 32)"), "s.yaml:12: search.params.factor: int() holds nothing"),
+        (("int(32, 512, log)", "int(512, 32)"), "s.yaml:13: search.params.factor: int() holds nothing"),
         (("search:\n", "search:\n  sampelr: x\n"), "search.sampelr: unknown key (did you mean `sampler`?)"),
         (("fidelity: maximize", "fidelity: maximise"), "search.objectives"),
         (("memory <= 75", "memroy <= 75"), "search.constraints[0]: `memroy` is no figure of a point"),
@@ -62,8 +65,19 @@ def test_a_good_search_loads(tmp_path: Path) -> None:
             ("reference: {factor: 32}", "reference: {factor: 48}"),
             "search.reference.factor: the references must be among",
         ),
+        (
+            ("reference: {factor: 32}", "reference: {scope: per_prompt}"),
+            "search.reference: a trial with factor=33 has no reference in the grid",
+        ),
+        (("[per_prompt, all_selected]", "[all_selected]"), "search.reference: a trial with scope=per_prompt has no"),
+        (
+            ("int(32, 512, log)", "interval(32, 512)\n    other.key: interval(0, 1)"),
+            "a reference for every other.key of",
+        ),
         (("fidelity: maximize, ", ""), "search.reference: nothing is compared with it"),
         (("sampler: tpe", "sampler: bayes"), "search.sampler: there is no sampler `bayes`"),
+        (("sampler: tpe", "sampler: {name: tpe, seed: 1}"), "search.sampler.seed: each trial has a sampler of its own"),
+        (("sampler: tpe", "sampler: {name: grid, search_space: {}}"), "search.sampler.search_space: each trial has"),
         (("sampler: tpe", "sampler: cmaes"), "search.sampler: cmaes takes one objective"),
         (("sampler: tpe", "when: {scope: factor < 64, factor: scope == 'x'}"), "search.when: the conditions of"),
         (
@@ -84,6 +98,28 @@ def test_the_grid_needs_domains_that_end() -> None:
     spec = spec_of(sampler="grid", params={"x": "int(1, 3)"})
     assert trial_count(spec) == 3
     check_search(spec)
+
+
+def test_a_grid_too_large_to_be_looked_through_is_refused_at_once() -> None:
+    with pytest.raises(SpecError, match="would go through 1000000000 combinations; 10000 are the most"):
+        list(map(raised, search_rules(spec_of(sampler="grid", params={"x": "int(1, 1000000000)"}))))
+
+
+def raised(error: SpecError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sampler: {name: tpe, n_startup: 3}", "s.yaml:16: search.sampler: TPESampler has no argument `n_startup`"),
+        ("sampler: os.path.join", "s.yaml:16: search.sampler: join: join() missing"),
+    ],
+)
+def test_what_optuna_refuses_has_its_place_in_the_file(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        check_search(loaded(tmp_path, ("sampler: tpe", change)))
+    assert message in str(caught.value)
 
 
 def test_more_points_of_the_grid_than_trials_are_refused() -> None:

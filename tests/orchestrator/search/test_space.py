@@ -33,7 +33,7 @@ def integers(draw: st.DrawFn) -> Integers:
 
 @st.composite
 def choices(draw: st.DrawFn) -> Choice:
-    return Choice(tuple(draw(st.lists(scalars, min_size=1, max_size=5, unique_by=lambda v: (type(v), v)))))
+    return Choice(tuple(draw(st.lists(scalars, min_size=1, max_size=5, unique=True))))
 
 
 @given(intervals() | integers() | choices())
@@ -97,6 +97,7 @@ def test_the_notation(text: str, domain: Domain) -> None:
         ("interval(a, 2)", "takes numbers and the word log, not a"),
         ("choice()", "needs values"),
         ("choice(a, a)", "names a twice"),
+        ("choice(1, true)", "cannot tell true from 1; put one in quotes"),
         ("choice(a, , b)", "an empty place"),
         ("choice(a b, c(d))", "cannot read"),
         ("interval(0, inf)", "no number to search at"),
