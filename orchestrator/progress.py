@@ -79,13 +79,19 @@ class Progress:
 
 
 def measure(
-    view: View, pulses: Mapping[str, Pulse], now: float, limits: Limits, said: Mapping[str, str] | None = None
+    view: View,
+    pulses: Mapping[str, Pulse],
+    now: float,
+    limits: Limits,
+    said: Mapping[str, str] | None = None,
+    unasked: int = 0,
 ) -> Progress:
     """
     Args:
         pulses: by token of the live attempts.
         limits: those that the sweep is driven by.
         said: the scheduler's own reasons why an attempt waits, by its token.
+        unasked: points that a search has yet to ask for, at most.
     """
     shown = [point for point in view.points if point.state is not PointState.SKIPPED]
     live = [
@@ -98,7 +104,7 @@ def measure(
         total=len(shown),
         by_state=Counter(point.state for point in shown),
         running=tuple(running),
-        left=_left(view, shown, live, running, pulses, limits),
+        left=_left(view, shown, live, running, pulses, limits, unasked),
         waiting=waiting(view, limits, now, said),
         gpu_hours=spent(view, limits.gpus_per_attempt, limits.time_limit_s, now) if limits.gpus_per_attempt else None,
         gpu_hours_limit=limits.gpu_hours,
@@ -134,6 +140,7 @@ def _left(
     running: list[Running],
     pulses: Mapping[str, Pulse],
     limits: Limits,
+    unasked: int,
 ) -> Estimate | None:
     """Of what runs, by its own steps once two of them tell how long one takes; else by what such attempts take."""
     pace = Pace.of(view)
@@ -147,6 +154,8 @@ def _left(
     rest = [point for point in shown if _will_run(point, view.history(point))]
     first = limits.ladder[0].name if limits.ladder else None
     ahead = [pace.seconds(point, _next_pool(view, point, first)) or _as_the_others(running, promised) for point in rest]
+    if shown and unasked:  # their points are not known, but the newest is one of the same search
+        ahead += [pace.seconds(shown[-1], first) or _as_the_others(running, promised)] * unasked
     known_only = [estimate for estimate in promised if estimate is not None]
     if None in ahead or (live and not known_only):
         return None

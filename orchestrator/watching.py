@@ -16,6 +16,7 @@ from orchestrator.model import AttemptState, Pool
 from orchestrator.paths import AttemptPaths, RootPaths
 from orchestrator.plan import Limits
 from orchestrator.progress import Memory, Progress, Pulse, measure
+from orchestrator.search.points import trial_count
 from orchestrator.search.said import search_lines
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
@@ -41,11 +42,13 @@ class Watcher:
         """How far the sweep is at this moment, as `view` has it."""
         live = [history[-1] for history in view.attempts.values() if history[-1].state.is_live]
         limits = limits_of(spec, view)
-        progress = measure(view, self.pulses(live), now, limits, self._reasons(live))
+        pulses, reasons = self.pulses(live), self._reasons(live)
         if spec.search is None:
-            return progress
-        names = {point.id: point.name for point in view.points}
-        found = search_lines(spec, self.store.trials(self.sweep), names, limits.gpus_per_attempt)
+            return measure(view, pulses, now, limits, reasons)
+        trials, names = self.store.trials(self.sweep), {point.id: point.name for point in view.points}
+        goes_on = view.stopped is None and not self.store.search_ended(self.sweep)
+        progress = measure(view, pulses, now, limits, reasons, goes_on * (trial_count(spec) - len(trials)))
+        found = search_lines(spec, trials, names, limits.gpus_per_attempt)
         return replace(progress, found=tuple(found))
 
     def pulses(self, live: Iterable[AttemptRow]) -> dict[str, Pulse]:

@@ -67,7 +67,7 @@ class SearchSpec(BaseModel):
     """Name -> domain in the notation of `orchestrator.search.space`."""
     when: dict[str, str] = Field(default_factory=dict)
     """Name -> expression over other parameters: the parameter is set only where it holds."""
-    trials: Annotated[int, Field(strict=True, ge=1)] = 20
+    trials: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
     sampler: Annotated[SamplerSpec, BeforeValidator(_named)] = SamplerSpec()
     seed: Annotated[int, Field(strict=True, ge=0)] = 0
     constraints: tuple[Annotated[str, AfterValidator(_constraint)], ...] = ()

@@ -56,6 +56,12 @@ def test_time_left_goes_by_the_steps_of_what_runs() -> None:
     assert progress.running[0].step == 1
 
 
+def test_trials_that_a_search_has_yet_to_ask_for_take_as_long_as_the_points_that_are_known() -> None:
+    assert seconds(measure(RUNNING, {"t0": pulse(1)}, NOW, ONE, unasked=3))[0] == (40 - 10) + 40 + 3 * 40
+    settled = View.of([point(0, PointState.SUCCEEDED)], [])
+    assert measure(settled, {}, NOW, ONE, unasked=3).left is None
+
+
 def test_once_a_step_has_a_length_the_start_of_the_job_no_longer_counts() -> None:
     alone = View.of([point(0, PointState.ACTIVE)], [attempt(0, AttemptState.RUNNING, NOW - 100)])
     value, low, high = seconds(measure(alone, {"t0": pulse(2, step_s=3.0)}, NOW, ONE))

@@ -54,6 +54,7 @@ def test_a_good_search_loads(tmp_path: Path) -> None:
         (("int(32, 512, log)", "int(512, 32)"), "s.yaml:13: search.params.factor: int() holds nothing"),
         (("search:\n", "search:\n  sampelr: x\n"), "search.sampelr: unknown key (did you mean `sampler`?)"),
         (("fidelity: maximize", "fidelity: maximise"), "search.objectives"),
+        (("  sampler: tpe", "  trials: 1000000000"), "search.trials: input should be less than or equal to 100000"),
         (("memory <= 75", "memroy <= 75"), "search.constraints[0]: `memroy` is no figure of a point"),
         (("factor: [32, 64]", "factor: [32, 1024]"), "parameters.factor[1]: 1024 is not in int(32, 512, log)"),
         (("mode: [inverse]", "mode: [inverse, identity]"), "parameters.mode: has several values and is not searched"),
