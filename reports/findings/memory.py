@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from reports import metrics
 from reports.contrasts import Compared, Grid, listed
@@ -26,6 +27,8 @@ from reports.snapshot import PointSnapshot
 _MOST_MOVED = 4
 _WORTH_TELLING = 0.05
 """Relative growth of memory below which nobody plans otherwise."""
+_LEAST_BYTES = 0.25 * GIB
+"""And the growth itself: jobs that hold next to nothing differ by what their interpreters happen to."""
 _MEMORY = ("gpu_oom", "host_oom")
 
 
@@ -71,7 +74,7 @@ def memory_of_levels(grid: Grid) -> list[Finding]:
     for axis in grid.factors:
         for what, measure in (("host memory", host_bytes), ("GPU memory", gpu_bytes)):
             most = largest(ratios(grid, axis, measure), 1 + _WORTH_TELLING)
-            if most is not None:
+            if most is not None and fmean(pair.level - pair.reference for pair in most.pairs) >= _LEAST_BYTES:
                 found.append(_growth(grid, what, most))
     return found
 

@@ -103,8 +103,8 @@ def completions(product: Product, sweep: str) -> dict[str, int]:
     return count
 
 
-VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |")
-"""Rows that say when, where and over which edits of the working tree a sweep ran."""
+VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |", "| host memory |", "![Host memory")
+"""Rows that say when, where and over which edits of the working tree a sweep ran, and what memory its machine gave."""
 
 
 MEASURED = ("Host memory", "Job (s)", "Outside its steps")

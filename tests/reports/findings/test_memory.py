@@ -96,3 +96,8 @@ def test_on_a_machine_without_gpus_there_is_no_gpu_memory() -> None:
 def test_small_growth_is_no_finding() -> None:
     points = [made_point({"factor": f}, gpu_peak_bytes=gib * GIB) for f, gib in ((64, 100), (32, 104))]
     assert memory_of_levels(Grid.of(made_sweep(points))) == []
+
+
+def test_jobs_that_hold_next_to_nothing_are_not_compared() -> None:
+    points = [made_point({"factor": f}, host_peak_bytes=gib * GIB) for f, gib in ((64, 0.003), (32, 0.004))]
+    assert memory_of_levels(Grid.of(made_sweep(points))) == []
