@@ -19,7 +19,7 @@ from orchestrator.model import Verdict
 from orchestrator.triage.evidence import Role
 
 _KEYS = frozenset({"code", "role", "verdict", "literals", "regex", "match", "reject"})
-EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)+[A-Z]\w*: |[A-Z]\w*(?:Error|Exception|Interrupt)\b")
+EXCEPTION = re.compile(r"(?:[a-z_]\w*\.)+[A-Z]\w*: |(?:[A-Z]\w*)?(?:Error|Exception|Interrupt)\b")
 """A line of a pattern's examples that is seen as the end of a traceback."""
 _LISTS = ("prefilter", "advice", "harmless_before_traceback", "patterns")
 

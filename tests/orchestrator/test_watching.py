@@ -111,7 +111,10 @@ class Busy(FakeBackend):
         self.asked += 1
         reason = None if self.asked == 1 else ("Priority", "Resources")[self.asked % 2]
         seen = super().poll(jobs)
-        return {job: replace(status, reason=reason) if status.state is JobState.QUEUED else status for job, status in seen.items()}
+        return {
+            job: replace(status, reason=reason) if status.state is JobState.QUEUED else status
+            for job, status in seen.items()
+        }
 
 
 def test_the_schedulers_reason_is_shown_as_it_is_now_and_noted_once_a_minute_at_most(tmp_path: Path) -> None:
