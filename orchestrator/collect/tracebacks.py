@@ -18,7 +18,7 @@ MAX_OPEN = 64
 _FRAME = re.compile(r'^\s+File "([^"]+)", line (\d+), in (.+)')
 _SHIFTED_FRAME = re.compile(r'^(.*?)  File "[^"]+", line \d+, in ')
 # Python prints the module of every exception that is not built in; `Epoch: 3` and `INFO: ...` are not exceptions
-_BUILT_IN = r"[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration|Group)"
+_BUILT_IN = r"(?:[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Iteration|Group)|Exception)"
 _EXCEPTION = re.compile(rf"^(?:(?:[A-Za-z_]\w*\.)+[A-Z]\w*|{_BUILT_IN})(?:\([\w.]+\))?(?::(?=\s|$)|$)")
 _PERHAPS_EXCEPTION = re.compile(r"^[A-Z]\w*(?::(?=\s|$)|$)")
 """A class of the job's own main module stands without its module: `SyntheticFailure: ...`, but so does `Epoch: 3`."""
