@@ -107,7 +107,7 @@ VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |", 
 """Rows that say when, where and over which edits of the working tree a sweep ran, and what memory its machine gave."""
 
 
-MEASURED = ("Host memory", "Job (s)", "Outside its steps")
+MEASURED = ("Host memory", "Host peak", "Job (s)", "Outside its steps")
 """Columns of figures that the machine decides."""
 
 

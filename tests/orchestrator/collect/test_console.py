@@ -217,7 +217,9 @@ def test_a_rank_and_a_time_are_read_from_what_stands_before_a_traceback() -> Non
 
 
 def test_an_exception_without_a_class_of_its_own_is_looked_up_among_the_patterns() -> None:
-    said = "Exception: The current node timed out during startup. This could happen because the GCS has become overloaded."
+    said = (
+        "Exception: The current node timed out during startup. This could happen because the GCS has become overloaded."
+    )
     assert codes(parse(*TRACEBACK[:5], said)) == [(6, "ray_startup")]
     assert codes(parse(*TRACEBACK[:5], "Exception: no")) == [(6, PLAIN_EXCEPTION)]
 
