@@ -183,13 +183,20 @@ def _is_number(value: Scalar) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_word(text: str) -> bool:
+    """Whether it stays text without quotes: `true` and `inf` do not."""
+    try:
+        return isinstance(_scalar(text), str)
+    except ValueError:
+        return False
+
+
 def _spelled(value: Scalar) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if not isinstance(value, str):
         return repr(value)
-    plain = re.fullmatch(r"[A-Za-z_][\w./-]*", value, re.ASCII) and isinstance(_scalar(value), str)
-    if plain:
+    if re.fullmatch(r"[A-Za-z_][\w./-]*", value, re.ASCII) and _is_word(value):
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

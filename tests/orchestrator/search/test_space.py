@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.search.space import Choice, Domain, Integers, Interval, parse
@@ -37,6 +37,7 @@ def choices(draw: st.DrawFn) -> Choice:
 
 
 @given(intervals() | integers() | choices())
+@example(Choice(("INF", "nan", "true", "Infinity")))
 def test_a_domain_reads_back_as_it_is_written(domain: Domain) -> None:
     assert parse(str(domain)) == domain
 
