@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.trainer_ext.influence.live_bytes import LiveBytes
@@ -103,13 +103,17 @@ def _bytes(
 
 @settings(deadline=None)
 @given(SIDES, st.integers(1, 10**6), st.sampled_from(["direct", "dual", "pcg"]), st.sampled_from(["cpu", "cuda"]))
+@example((34, 60), 999142, "pcg", "cpu")
 def test_more_tokens_or_directions_never_take_less(
     sides: tuple[int, int], tokens: int, route: str, device: str
 ) -> None:
-    some = _bytes(sides, [route], [tokens], device=device)
+    """Of directions from two on: rows that all share one are converted at once, those of several a response at a time."""
+    some = _bytes(sides, [route], [tokens], device=device, directions=2)
 
-    assert 0 < some <= _bytes(sides, [route], [2 * tokens], device=device)
+    assert 0 < some <= _bytes(sides, [route], [2 * tokens], device=device, directions=2)
     assert some < _bytes(sides, [route], [tokens], device=device, directions=4)
+    one = _bytes(sides, [route], [tokens], device=device)
+    assert 0 < one <= _bytes(sides, [route], [2 * tokens], device=device)
 
 
 @settings(deadline=None)
