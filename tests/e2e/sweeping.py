@@ -81,11 +81,13 @@ def metrics_rows(folder: Path) -> list[tuple[int, dict[str, Any]]]:
     ]
 
 
-def wait_for(condition: Callable[[], bool], patience_s: float) -> None:
+def wait_for(condition: Callable[[], Any], patience_s: float, what: str = "it") -> Any:
+    """What the condition says once it holds."""
     deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"{what}: it never happened"
+        time.sleep(0.05)
+    return found
 
 
 def signal_wrapper(attempt: Path, number: signal.Signals) -> None:

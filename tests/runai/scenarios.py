@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.sweeping import Product
+from tests.e2e.played import PlayedSweep, as_a_user
+from tests.e2e.sweeping import Product, wait_for
 from tests.runai.server import Server
 from tests.runai.workload import OVER, Workload
 from trainer_ext.records import ENV_ATTEMPT_TOKEN
 
 PATIENCE_S = 150.0
-SAID = 3000
-"""Characters of output in a failure's message."""
 DEFAULTS = {
     "config": "synthetic",
     "backend": "runai",
@@ -59,24 +57,13 @@ class Stage:
 
     def play(self, happens: Callable[[Stage], None] = lambda _stage: None) -> Played:
         """From the sweep file to the end, while `happens` happens."""
-        process = self.product.start("sweep", str(self.file()))
-        try:
-            happens(self)
-            output, _ = process.communicate(timeout=PATIENCE_S)
-        except BaseException as error:
-            process.kill()
-            output, _ = process.communicate()
-            raise AssertionError(f"{self.name}: {error!r}; the orchestrator said at last:\n{output[-SAID:]}") from error
-        return self.played(process.returncode, output)
+        return self.played(*as_a_user(self, self.file(), happens, PATIENCE_S))
 
     def played(self, code: int, output: str) -> Played:
         return Played(self, code, output, self.product.json("status", self.name))
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, f"{self.name}: {what}: it never happened"
-            time.sleep(0.05)
+        wait_for(condition, PATIENCE_S, f"{self.name}: {what}")
 
     def begun(self, seed: int) -> list[Workload]:
         """The workloads whose job has this seed and has begun."""
@@ -94,35 +81,8 @@ class Stage:
         return next(one for one in workloads if one.environment.get(ENV_ATTEMPT_TOKEN) == token)
 
 
-@dataclass(frozen=True)
-class Played:
+class Played(PlayedSweep[Stage]):
     """A sweep that came to its end."""
-
-    stage: Stage
-    exit_code: int
-    output: str
-    status: Any
-
-    def point(self, name: str) -> dict[str, Any]:
-        (point,) = (point for point in self.status["points"] if point["name"] == name)
-        return point
-
-    def states(self) -> dict[str, str]:
-        return {point["name"]: point["state"] for point in self.status["points"]}
-
-    def tried(self, name: str) -> list[tuple[str, str]]:
-        """(pool, verdict) of each attempt of a point."""
-        return [(attempt["pool"], attempt["verdict"]) for attempt in self.point(name)["attempts"]]
-
-    def complete_runs(self) -> dict[str, int]:
-        """Point -> attempts in which the job got to its end, by the wrappers' own words."""
-        count = {point["name"]: 0 for point in self.status["points"]}
-        names = {point["id"]: point["name"] for point in self.status["points"]}
-        for folder in self.stage.product.attempt_folders(self.stage.name):
-            spec, outcome = json.loads((folder / "attempt.json").read_text()), folder / "outcome.json"
-            if outcome.exists():
-                count[names[spec["point"]]] += spec["expected_steps"] in json.loads(outcome.read_text())["steps"]
-        return count
 
     def left_over(self) -> list[str]:
         """Workloads of the sweep that would still run, or start again."""

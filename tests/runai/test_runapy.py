@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from runai.configuration import Configuration
 from runai.exceptions import ApiException
 from runai.runai_client import RunaiClient
 
+from tests.e2e.sweeping import wait_for
 from tests.runai.faults import accepted_then_dropped
 from tests.runai.plane import PROJECT
 from tests.runai.server import Server
@@ -58,21 +58,13 @@ def training(name: str, command: str, **spec: Any) -> models.TrainingCreationReq
     )
 
 
-def wait_for(check: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (result := check()):
-        assert time.monotonic() < deadline, f"{what}: it never happened"
-        time.sleep(0.02)
-    return result
-
-
 def phase(client: RunaiClient, id_: str) -> str:
     return client.workloads.workloads.get_workload(id_).data["phase"]
 
 
 def ends(client: RunaiClient, id_: str) -> str:
     over = ("Completed", "Failed")
-    return wait_for(lambda: (now := phase(client, id_)) in over and now, "the workload ends")
+    return wait_for(lambda: (now := phase(client, id_)) in over and now, PATIENCE_S, "the workload ends")
 
 
 def test_a_training_runs_from_creation_to_its_end(client: RunaiClient) -> None:
@@ -111,11 +103,11 @@ def test_a_distributed_workload_takes_a_node_for_each_pod(client: RunaiClient, s
 def test_suspending_and_resuming_starts_it_again(client: RunaiClient, server: Server) -> None:
     request = training("pause", "sleep 30", termination_grace_period_seconds=1)
     id_ = client.workloads.trainings.create_training1(request).data["workloadId"]
-    wait_for(lambda: phase(client, id_) == "Running", "it runs")
+    wait_for(lambda: phase(client, id_) == "Running", PATIENCE_S, "it runs")
     assert client.workloads.trainings.suspend_training(id_).status_code == 202
-    wait_for(lambda: phase(client, id_) == "Stopped", "it stops")
+    wait_for(lambda: phase(client, id_) == "Stopped", PATIENCE_S, "it stops")
     assert client.workloads.trainings.resume_training(id_).status_code == 202
-    wait_for(lambda: phase(client, id_) == "Running", "it runs again")
+    wait_for(lambda: phase(client, id_) == "Running", PATIENCE_S, "it runs again")
     assert len(server.plane.workloads[id_].pods) == 2
 
 
@@ -123,7 +115,7 @@ def test_a_deleted_training_is_among_the_deleted_and_nowhere_else(client: RunaiC
     id_ = client.workloads.trainings.create_training1(training("doomed", "sleep 30")).data["workloadId"]
     assert client.workloads.trainings.delete_training(id_).status_code == 202
     workloads = client.workloads.workloads
-    wait_for(lambda: not workloads.get_workloads().data["workloads"], "it is gone")
+    wait_for(lambda: not workloads.get_workloads().data["workloads"], PATIENCE_S, "it is gone")
     (row,) = workloads.get_workloads(deleted=True).data["workloads"]
     assert (row["id"], row["deletedAt"] is None) == (id_, False)
     with pytest.raises(ApiException) as caught:

@@ -6,20 +6,19 @@ The jobs are synthetic and last a second; the sweeps, the orchestrator that driv
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.sweeping import Product
+from tests.e2e.played import PlayedSweep, as_a_user
+from tests.e2e.sweeping import Product, wait_for
 from tests.slurm.cluster import Cluster
 
 POOLS = {"h100": {"gpus": 8, "partition": "h100"}, "h200": {"gpus": 8, "partition": "h200"}}
 RESOURCES = {"gpus": 1, "ladder": ["h100", "h200"], "time": "10m", "host_memory": "256MiB"}
 PATIENCE_S = 200.0
-SAID = 3000
-"""Characters of output in a failure's message."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,7 @@ class Stage:
     name: str
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < deadline, f"{self.name}: {what}: it never happened"
-            time.sleep(0.1)
+        wait_for(condition, PATIENCE_S, f"{self.name}: {what}")
 
     def attempts(self) -> list[Path]:
         return self.product.attempt_folders(self.name)
@@ -66,17 +62,7 @@ def _lines(path: Path) -> int:
     return len(path.read_text().splitlines())
 
 
-def as_a_user(stage: Stage, path: Path, happens: Callable[[Stage], None]) -> tuple[int, str]:
-    """Exit code and output of one `sweep`, while `happens` happens."""
-    process = stage.product.start("sweep", str(path))
-    try:
-        happens(stage)
-        output, _ = process.communicate(timeout=PATIENCE_S)
-    except BaseException as error:
-        process.kill()
-        output, _ = process.communicate()
-        raise AssertionError(f"{stage.name}: {error!r}; the orchestrator said at last:\n{output[-SAID:]}") from error
-    return process.returncode, output
+by_command = partial(as_a_user, patience_s=PATIENCE_S)
 
 
 def nothing(stage: Stage) -> None:
@@ -90,7 +76,7 @@ class Scenario:
     name: str
     sweep: Mapping[str, Any]
     happens: Callable[[Stage], None] = nothing
-    drive: Callable[[Stage, Path, Callable[[Stage], None]], tuple[int, str]] = as_a_user
+    drive: Callable[[Stage, Path, Callable[[Stage], None]], tuple[int, str]] = by_command
     accounting: bool | None = True
     """Whether slurmdbd is up meanwhile; None: it need not be."""
 
@@ -116,37 +102,8 @@ class Scenario:
         return Played(stage, code, output, stage.product.json("status", self.name))
 
 
-@dataclass(frozen=True)
-class Played:
+class Played(PlayedSweep[Stage]):
     """A sweep that came to its end."""
-
-    stage: Stage
-    exit_code: int
-    output: str
-    status: Any
-
-    def point(self, name: str) -> dict[str, Any]:
-        (point,) = (point for point in self.status["points"] if point["name"] == name)
-        return point
-
-    def states(self) -> dict[str, str]:
-        return {point["name"]: point["state"] for point in self.status["points"]}
-
-    def tried(self, name: str) -> list[tuple[str, str]]:
-        """(pool, verdict) of each attempt of a point."""
-        return [(attempt["pool"], attempt["verdict"]) for attempt in self.point(name)["attempts"]]
-
-    def complete_runs(self) -> dict[str, int]:
-        """Point -> attempts in which the job got to its end, by the wrappers' own words."""
-        count = {point["name"]: 0 for point in self.status["points"]}
-        names = {point["id"]: point["name"] for point in self.status["points"]}
-        for folder in self.stage.attempts():
-            spec = json.loads((folder / "attempt.json").read_text())
-            outcome = folder / "outcome.json"
-            if outcome.exists():
-                steps = json.loads(outcome.read_text())["steps"]
-                count[names[spec["point"]]] += spec["expected_steps"] in steps
-        return count
 
     def left_over(self) -> list[str]:
         """Jobs of the sweep that Slurm still means to run."""

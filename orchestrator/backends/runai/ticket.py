@@ -1,19 +1,15 @@
-"""Two files of this backend in the attempt folder: what was asked of Run:ai, written before it is asked, and the phases seen.
-
-Without a ticket no workload was ever asked for. With one, a workload whose id was never written down can be found again.
-"""
+"""Two files of this backend in the attempt folder: the ticket, what was asked of Run:ai, and the phases that were seen."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Unobservable
-from trainer_ext.records import write_atomic
+from orchestrator.backends import tickets
 
 TICKET = "runai.json"
 PHASES = "runai-phases.jsonl"
@@ -32,7 +28,7 @@ class Ticket:
     cluster: str = ""
 
     def write(self, attempt_dir: Path) -> None:
-        write_atomic(attempt_dir / TICKET, json.dumps(asdict(self)))
+        tickets.write(attempt_dir / TICKET, self)
 
 
 def read_ticket(attempt_dir: Path) -> Ticket | None:
@@ -41,12 +37,7 @@ def read_ticket(attempt_dir: Path) -> Ticket | None:
     Raises:
         Unobservable: the file is there and cannot be read.
     """
-    try:
-        return Ticket(**json.loads((attempt_dir / TICKET).read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise Unobservable(f"cannot read {attempt_dir / TICKET}: {error}") from error
+    return tickets.read(attempt_dir / TICKET, Ticket)
 
 
 def same_place(attempt_dir: Path, project: str, cluster: str) -> bool:

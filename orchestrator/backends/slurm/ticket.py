@@ -1,18 +1,13 @@
-"""The ticket: what was asked of Slurm for an attempt, in its folder, written before Slurm is asked.
-
-Without a ticket no job was ever submitted. With one, a job whose id was never written down can be found again.
-"""
+"""The ticket: what was asked of Slurm for an attempt, in its folder, written before Slurm is asked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Unobservable
-from trainer_ext.records import write_atomic
+from orchestrator.backends import tickets
 
 TICKET = "slurm.json"
 STARTED = "slurm.started"
@@ -39,7 +34,7 @@ class Ticket:
     """What was asked for and cannot be changed afterwards."""
 
     def write(self, attempt_dir: Path) -> None:
-        write_atomic(attempt_dir / TICKET, json.dumps(asdict(self)))
+        tickets.write(attempt_dir / TICKET, self)
 
 
 def read_ticket(attempt_dir: Path) -> Ticket | None:
@@ -48,12 +43,7 @@ def read_ticket(attempt_dir: Path) -> Ticket | None:
     Raises:
         Unobservable: the file is there and cannot be read.
     """
-    try:
-        return Ticket(**json.loads((attempt_dir / TICKET).read_text()))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise Unobservable(f"cannot read {attempt_dir / TICKET}: {error}") from error
+    return tickets.read(attempt_dir / TICKET, Ticket)
 
 
 def read_started(attempt_dir: Path) -> str | None:
