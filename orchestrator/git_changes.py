@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.git_state import Runner, run_command
+from orchestrator.git_state import Runner, asker, run_command
 from reports.snapshot import ChangesSnapshot, CommitSnapshot, FileChange
 
 MOST_FILES = 500
@@ -35,9 +35,11 @@ def read_changes(
         None where git does not know both, or does not answer.
     """
 
+    ask = asker(folder, run)
+
     def git(*arguments: str) -> str | None:
-        reply = run(["git", "-C", str(folder), *arguments])
-        return reply.stdout.decode(errors="replace") if reply is not None and reply.code == 0 else None
+        output = ask(*arguments)
+        return output.decode(errors="replace") if output is not None else None
 
     old, new = (
         git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") for name in (base, head)

@@ -41,12 +41,19 @@ def run_command(command: Sequence[str]) -> Reply | None:
     return Reply(done.returncode, done.stdout)
 
 
-def read_git_state(folder: Path, run: Runner = run_command) -> GitState | None:
-    """State of the repository that holds `folder`; None outside one, before its first commit, or without git."""
+def asker(folder: Path, run: Runner) -> Callable[..., bytes | None]:
+    """Asks git about the repository that holds `folder`; it gives the output, or None where git cannot tell."""
 
     def git(*arguments: str) -> bytes | None:
         reply = run(["git", "-C", str(folder), "-c", "core.fsmonitor=false", *arguments])
         return reply.stdout if reply is not None and reply.code == 0 else None
+
+    return git
+
+
+def read_git_state(folder: Path, run: Runner = run_command) -> GitState | None:
+    """State of the repository that holds `folder`; None outside one, before its first commit, or without git."""
+    git = asker(folder, run)
 
     def line(*arguments: str) -> str | None:
         output = git(*arguments)

@@ -21,14 +21,13 @@ from orchestrator.identity import point_id
 from orchestrator.judging import judge_attempt
 from orchestrator.launch import Ask, new_attempt
 from orchestrator.ledger import AttemptRow, PointRow, SweepRow
-from orchestrator.measuring import measure
+from orchestrator.measuring import collected_columns
 from orchestrator.model import AttemptState, Point, PointState, Scalar, Verdict
 from orchestrator.naming import safe_name
 from orchestrator.overrides import assignment, override_key
 from orchestrator.paths import RootPaths
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
-from orchestrator.triage import evidence_json
 from orchestrator.triage.evidence import Evidence
 from trainer_ext import records
 
@@ -158,16 +157,8 @@ def _settle(store: Store, paths: RootPaths, point: PointRow, run: ForeignRun, no
     if attempt and attempt.state is AttemptState.CREATED:
         attempt = store.move_attempt(attempt, AttemptState.ENDED, f"collected from {run.path}")
     if attempt and attempt.state is AttemptState.ENDED:
-        attempt = store.move_attempt(
-            attempt,
-            AttemptState.COLLECTED,
-            evidence=evidence_json.dumps(run.evidence),
-            exit_code=run.evidence.exit_code,
-            signal=run.evidence.signal,
-            started_at=run.evidence.started_at,
-            ended_at=run.evidence.ended_at,
-            measured=dataclasses.asdict(measure(run.evidence, folder)),
-        )
+        columns = collected_columns(attempt, run.evidence, folder)
+        attempt = store.move_attempt(attempt, AttemptState.COLLECTED, **columns)
     if attempt and attempt.state is AttemptState.COLLECTED:
         found = judge_attempt(store, [attempt])
         attempt = store.move_attempt(attempt, AttemptState.JUDGED, found.sentence, **found.columns())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from orchestrator import patches
@@ -19,7 +19,7 @@ from orchestrator.errors import BackendError, Deferred, SpecError, SubmitUncerta
 from orchestrator.judging import judge_attempt
 from orchestrator.launch import Ask, Site, new_attempt, write_attempt
 from orchestrator.ledger import AttemptRow, PointRow, View
-from orchestrator.measuring import measure
+from orchestrator.measuring import collected_columns
 from orchestrator.model import AttemptState, PointState, Pool, Scalar
 from orchestrator.paths import AttemptPaths
 from orchestrator.peers import usual
@@ -43,7 +43,6 @@ from orchestrator.plan import (
 from orchestrator.policy import Act, Decision, RetryRules, Tried, decide
 from orchestrator.spec_model import SweepSpec
 from orchestrator.store import Store
-from orchestrator.triage import evidence_json
 from orchestrator.triage.own_patterns import book_of
 from orchestrator.waiting import WAITS
 from trainer_ext.records import Heartbeat
@@ -370,16 +369,8 @@ class Drive:
             cancel_requested=attempt.cancel_requested,
             book=book_of(self.spec),
         )
-        moved = self.store.move_attempt(
-            attempt,
-            AttemptState.COLLECTED,
-            evidence=evidence_json.dumps(evidence),
-            exit_code=evidence.exit_code,
-            signal=evidence.signal,
-            started_at=evidence.started_at or attempt.started_at,
-            ended_at=evidence.ended_at or attempt.ended_at,
-            measured=asdict(measure(evidence, folder)),
-        )
+        columns = collected_columns(attempt, evidence, folder)
+        moved = self.store.move_attempt(attempt, AttemptState.COLLECTED, **columns)
         return moved is not None
 
     def _judge(self, history: Sequence[AttemptRow]) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 from orchestrator.collect.attempt import read_record
-from orchestrator.ledger import Measured
+from orchestrator.ledger import AttemptRow, Measured
 from orchestrator.paths import AttemptPaths
+from orchestrator.triage import evidence_json
 from orchestrator.triage.anomalies import step_seconds
 from orchestrator.triage.evidence import Evidence
 from trainer_ext.records import Checkpoint, Claim, Outcome
@@ -25,3 +29,15 @@ def measure(evidence: Evidence, folder: AttemptPaths) -> Measured:
         host_bytes=evidence.host_peak_bytes,
         node=(claim.node or claim.host) if claim else None,
     )
+
+
+def collected_columns(attempt: AttemptRow, evidence: Evidence, folder: AttemptPaths) -> dict[str, Any]:
+    """What the store keeps of an attempt once its evidence is collected."""
+    return {
+        "evidence": evidence_json.dumps(evidence),
+        "exit_code": evidence.exit_code,
+        "signal": evidence.signal,
+        "started_at": evidence.started_at or attempt.started_at,
+        "ended_at": evidence.ended_at or attempt.ended_at,
+        "measured": asdict(measure(evidence, folder)),
+    }

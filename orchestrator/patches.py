@@ -30,14 +30,8 @@ def of_pool(pool: Pool | None, config: Mapping[str, Any], alias: Mapping[str, st
     Raises:
         SpecError: a key that does not exist or is no single value, or an expression that has no value for it.
     """
-    found = {}
-    for name, text in (pool.patch if pool else {}).items():
-        key = find_key(config, alias.get(name, name))
-        old = look_up(config, key)
-        new = _new_value(key, text, old)
-        if not _same(new, old):
-            found[key] = new
-    return found
+    change = pool.patch if pool else {}
+    return {key: new for key, _, new, old in _values(change, config, alias) if not _same(new, old)}
 
 
 def evaluate(change: Mapping[str, str], config: Mapping[str, Any], alias: Mapping[str, str]) -> dict[str, Scalar]:
@@ -52,12 +46,10 @@ def evaluate(change: Mapping[str, str], config: Mapping[str, Any], alias: Mappin
         SpecError: a key that does not exist or is no single value, or an expression that has no other value for it.
     """
     found: dict[str, Scalar] = {}
-    for name, text in change.items():
-        key = find_key(config, alias.get(name, name))
-        old = look_up(config, key)
-        found[key] = _new_value(key, text, old)
-        if _same(found[key], old):
+    for key, text, new, old in _values(change, config, alias):
+        if _same(new, old):
             raise SpecError(f"{key}: `{text}` leaves {old!r} as it is; a patch must change something")
+        found[key] = new
     return found
 
 
@@ -86,6 +78,16 @@ def find_key(config: Mapping[str, Any], name: str) -> str:
             f"`{name}` is the end of {len(ending)} keys", hint=f"write one of {', '.join(sorted(ending)[:5])}"
         )
     raise SpecError(f"the configuration has no single value `{name}`", hint=did_you_mean(name, keys))
+
+
+def _values(
+    change: Mapping[str, str], config: Mapping[str, Any], alias: Mapping[str, str]
+) -> Iterator[tuple[str, str, Scalar, Scalar]]:
+    """Dotted key, expression, new value and old one of each change."""
+    for name, text in change.items():
+        key = find_key(config, alias.get(name, name))
+        old = look_up(config, key)
+        yield key, text, _new_value(key, text, old), old
 
 
 def _new_value(key: str, text: str, old: Scalar) -> Scalar:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,7 @@ from orchestrator.search.points import check_search, probes
 from orchestrator.spec import load
 from orchestrator.spec_model import SweepSpec
 from orchestrator.triage.own_patterns import check_examples
+from orchestrator.yaml_source import KeyPath
 
 ENV_PROFILE = "ORCHESTRATOR_PROFILE"
 """Names what `profile: auto` stands for on this machine."""
@@ -97,16 +99,21 @@ def plan_sweep(
 def _check_patches(spec: SweepSpec, point: Point) -> None:
     for cause, change in spec.retry.patches.items():
         for key, text in change.items():
-            try:
+            with _located(spec, ("retry", cause, "patch", key)):
                 patches.evaluate({key: text}, point.config, spec.alias)
-            except SpecError as error:
-                raise spec.error(("retry", cause, "patch", key), error.message, error.hint) from None
     for name, pool in spec.pool_models().items():
         for key, text in pool.patch.items():
-            try:
+            with _located(spec, ("pools", name, "patch", key)):
                 patches.of_pool(replace(pool, patch={key: text}), point.config, spec.alias)
-            except SpecError as error:
-                raise spec.error(("pools", name, "patch", key), error.message, error.hint) from None
+
+
+@contextmanager
+def _located(spec: SweepSpec, path: KeyPath) -> Iterator[None]:
+    """A mistake is told with its place in the sweep file."""
+    try:
+        yield
+    except SpecError as error:
+        raise spec.error(path, error.message, error.hint) from None
 
 
 def find_target(spec: SweepSpec) -> Target:
