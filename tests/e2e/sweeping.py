@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -103,6 +104,18 @@ def completions(product: Product, sweep: str) -> dict[str, int]:
         done = outcome.exists() and json.loads(outcome.read_text())["exit_code"] == 0
         count[folder.parent.name] = count.get(folder.parent.name, 0) + done
     return count
+
+
+def check_a_trained_step(product: Product, sweep: str, point: str) -> None:
+    """A sweep of one point and one step of real verl ran once, left real scores, and is reported."""
+    assert set(completions(product, sweep).values()) == {1}
+    assert point in product.report(sweep)
+    (folder,) = product.attempt_folders(sweep)
+    (row,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert row["data"]["influence_trace/rows_emitted"] > 0
+    assert math.isfinite(row["data"]["actor/grad_norm"])
+    (collected,) = product.collect(folder)
+    assert [file["nan_in_valid"] for file in collected["npz"]] == [0]
 
 
 VOLATILE = ("| Started / finished |", "| Command |", "| Uncommitted changes |", "| host memory |", "![Host memory")

@@ -7,10 +7,9 @@ weights do is then what was asked for.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from trainer_ext.vhack.project import (
 )
 from trainer_ext.vhack.routed import Routed
 from trainer_ext.vhack.sharding import SumOverShards, local, shard_like, whole
+from trainer_ext.vhack.stepping import stepping_by
 
 
 def weight_directions(weights: Mapping[str, nn.Parameter], v: Mapping[str, Tensor]) -> Directions:
@@ -84,20 +84,14 @@ class Projector:
         """Weights before a step, with form update; memory that is kept, since taking it anew costs as much as the copy."""
         self._seen: list[tuple[Shares, float]] = []
 
-    @contextmanager
-    def around(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    def around(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
         """While open, `optimizer.step` is a projected one."""
         plain = optimizer.step
 
-        @functools.wraps(plain)  # with the marks that torch's schedulers look for
         def step(*args: Any, **kwargs: Any) -> Any:
             return self.step(lambda: plain(*args, **kwargs), optimizer.param_groups[0])
 
-        optimizer.step = step  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            optimizer.step = plain  # type: ignore[method-assign]
+        return stepping_by(optimizer, step)
 
     @torch.no_grad()
     def step(self, plain: Callable[[], Any], group: dict[str, Any]) -> Any:

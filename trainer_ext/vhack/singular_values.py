@@ -7,9 +7,8 @@ weight transfers and checkpoints see plain weights. Everything else (embeddings,
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from trainer_ext.vhack.basis import svd_basis
 from trainer_ext.vhack.sharding import SumOverShards, local, shard_like, whole
+from trainer_ext.vhack.stepping import stepping_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,21 +47,14 @@ class SingularValues:
             self.amounts[name] = nn.Parameter(torch.zeros(len(basis.vh), dtype=torch.float32, device=basis.vh.device))
         self.optimizer = torch.optim.AdamW(self.amounts.values(), weight_decay=0.0)
 
-    @contextmanager
-    def instead_of(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    def instead_of(self, optimizer: torch.optim.Optimizer) -> AbstractContextManager[None]:
         """While open, `optimizer.step` moves singular values and nothing else."""
-        plain = optimizer.step
 
-        @functools.wraps(plain)
         def step(*_args: Any, **_kwargs: Any) -> None:
             optimizer._opt_called = True  # type: ignore[attr-defined]  # else a scheduler warns that no step was made
             self.step(optimizer.param_groups[0])
 
-        optimizer.step = step  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            optimizer.step = plain  # type: ignore[method-assign]
+        return stepping_by(optimizer, step)
 
     @torch.no_grad()
     def step(self, like: Mapping[str, Any]) -> None:
