@@ -59,6 +59,8 @@ class Search:
     _ends: dict[str, int] = field(default_factory=dict)
     """Token of an attempt -> where its metrics were read to."""
     _seen: dict[str, dict[int, float]] = field(default_factory=dict)
+    _steps: dict[str, int | None] = field(default_factory=dict)
+    """By point."""
 
     def __post_init__(self) -> None:
         self.search = search_of(self.spec)
@@ -218,7 +220,10 @@ class Search:
         return bool(running - unsettled)
 
     def _expected_steps(self, point: PointRow) -> int | None:
-        return job_section(self.store.config(point.sweep, point.id), self.spec).expected_steps
+        """Read once: a configuration is large, and pruning asks at every tick."""
+        if point.id not in self._steps:
+            self._steps[point.id] = job_section(self.store.config(point.sweep, point.id), self.spec).expected_steps
+        return self._steps[point.id]
 
     def _evidence(self, attempt: AttemptRow) -> Evidence:
         return evidence_json.loads(self.store.evidence(attempt) or "")
